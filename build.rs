@@ -1,0 +1,98 @@
+//! Generates what the gateway adds to `turnwire-client`'s messages: the server stubs, the stored
+//! records, and the descriptors that reflection serves.
+//!
+//! Messages that carry activities out of the log are generated a second time with the activity as
+//! `bytes`. On the wire a message field and a bytes field are the same, so a stored activity is
+//! handed on in the encoded form it has in the log, without being decoded and encoded again.
+
+use std::path::Path;
+
+use prost::Message;
+use prost_types::field_descriptor_proto::Type;
+use prost_types::{DescriptorProto, FileDescriptorSet};
+
+/// Every file, one by one, so that each is a rerun trigger.
+const API: [&str; 5] = [
+    "turnwire/v1/activity.proto",
+    "turnwire/v1/conversation.proto",
+    "turnwire/v1/bot_service.proto",
+    "turnwire/v1/channel_service.proto",
+    "turnwire/v1/conversation_service.proto",
+];
+const STORAGE: [&str; 1] = ["turnwire/storage/v1/record.proto"];
+
+/// Messages that hold an activity taken from the log...
+const CARRIERS: [&str; 3] = ["Delivery", "Outbound", "LogEntry"];
+/// ...and the responses that hold those.
+const ENVELOPES: [&str; 4] = [
+    "SubscribeResponse",
+    "AttachResponse",
+    "ListActivitiesResponse",
+    "WatchConversationResponse",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("proto");
+    for proto in API.iter().chain(&STORAGE) {
+        println!("cargo::rerun-if-changed={}", root.join(proto).display());
+    }
+
+    let api = protox::compile(API, [root])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("turnwire_v1.fds"), api.encode_to_vec())?;
+
+    let mut config = tonic_prost_build::configure()
+        .build_client(false)
+        .bytes(".turnwire.v1");
+    for message in messages(&api) {
+        if !CARRIERS.contains(&message.as_str()) && !ENVELOPES.contains(&message.as_str()) {
+            config = config.extern_path(
+                format!(".turnwire.v1.{message}"),
+                format!("::turnwire_client::proto::{message}"),
+            );
+        }
+    }
+    for leaf in ["Author", "AckOutcome", "NackMode", "Retry", "ReadOrder"] {
+        config = config.extern_path(
+            format!(".turnwire.v1.{leaf}"),
+            format!("::turnwire_client::proto::{leaf}"),
+        );
+    }
+    config.compile_fds(with_encoded_activities(api))?;
+
+    tonic_prost_build::configure()
+        .bytes(".turnwire.storage.v1")
+        .compile_fds(protox::compile(STORAGE, [root])?)?;
+    Ok(())
+}
+
+/// The names of the API's top-level messages.
+fn messages(files: &FileDescriptorSet) -> Vec<String> {
+    files
+        .file
+        .iter()
+        .filter(|file| file.package() == "turnwire.v1")
+        .flat_map(|file| file.message_type.iter().map(|m| m.name().to_owned()))
+        .collect()
+}
+
+/// The same API, with the activity of every carrier as `bytes`.
+fn with_encoded_activities(mut files: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut files.file {
+        for message in &mut file.message_type {
+            if CARRIERS.contains(&message.name()) {
+                encode_activity(message);
+            }
+        }
+    }
+    files
+}
+
+fn encode_activity(message: &mut DescriptorProto) {
+    for field in &mut message.field {
+        if field.type_name() == ".turnwire.v1.Activity" {
+            field.set_type(Type::Bytes);
+            field.type_name = None;
+        }
+    }
+}

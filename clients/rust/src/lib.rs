@@ -1,0 +1,3 @@
+//! The Rust client of the Turnwire conversation gateway.
+
+pub mod proto;

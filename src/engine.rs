@@ -1,0 +1,3 @@
+//! The engine: conversations, deliveries and sessions, without any transport.
+
+pub mod limits;

@@ -1,0 +1,101 @@
+//! Every limit of the gateway, in one place, with its unit and default.
+
+use std::time::Duration;
+
+/// The gateway's limits. The configuration's `[limits]` table has the same names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest activity, in bytes encoded. Default 1 MiB.
+    pub activity_bytes: usize,
+    /// Largest `channelData`, in bytes encoded. Default 64 KiB.
+    pub channel_data_bytes: usize,
+    /// Most items in a page. Default 1,000.
+    pub page: usize,
+    /// Largest page of activities, in bytes. Default 4 MiB.
+    pub page_bytes: usize,
+    /// Most delivery ids in one frame. Default 1,000.
+    pub ack_ids: usize,
+    /// Most activities in one Commit. Default 64.
+    pub commit_sends: usize,
+    /// Longest idempotency key, in bytes. Default 256.
+    pub key_bytes: usize,
+    /// Longest wait for a stream's first frame. Default 10 s.
+    pub hello_timeout: Duration,
+    /// How often each side of a stream says it is alive; two missed end it. Default 20 s.
+    pub heartbeat_interval: Duration,
+    /// How often an idle watcher is told its position. Default 15 s.
+    pub watch_report_interval: Duration,
+    /// Most sessions and attachments at one time. Default 100,000.
+    pub sessions: usize,
+    /// Largest balance of deliveries of a session. Default 100,000.
+    pub session_credit_deliveries: i64,
+    /// Largest balance of bytes of a session. Default 256 MiB.
+    pub session_credit_bytes: i64,
+    /// Frames that may wait for a client that does not read, before its own frames are no longer
+    /// read; deliveries are bounded by credit instead. Default 4,096.
+    pub session_backlog_frames: usize,
+    /// How long a delivery may be held, from 5 s to 10 min. Default 60 s.
+    pub delivery_deadline: Duration,
+    /// How long a delivery may be held when it is extended again and again. Default 1 h.
+    pub delivery_ceiling: Duration,
+    /// Attempts before a delivery is parked in the dead letters. Default 5.
+    pub delivery_attempts: u32,
+    /// Commands that may wait for a shard before callers wait. Default 8,192.
+    pub shard_commands: usize,
+    /// Most commands decided and made durable together. Default 1,024.
+    pub shard_round: usize,
+    /// Activities a conversation keeps in memory for whoever follows it; readers further back read
+    /// the log. Default 256.
+    pub feed_entries: usize,
+    /// The same in bytes. Default 1 MiB.
+    pub feed_bytes: usize,
+    /// How long a conversation without work stays in memory. Default 10 s.
+    pub conversation_idle: Duration,
+    /// Conversations without work that stay in memory at most. Default 10,000.
+    pub conversations_idle: usize,
+    /// How long activities are kept. Default 7 days. Zero keeps them for ever.
+    pub log_retention: Duration,
+    /// How long results of keyed appends are kept, at least. Default 24 h.
+    pub idempotency_retention: Duration,
+    /// Free bytes on the store's disk below which appends are refused. Default 64 MiB.
+    pub disk_reserve_bytes: u64,
+    /// How long shutdown waits for work in flight. Default 10 s.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        const HOUR: Duration = Duration::from_secs(3600);
+        Self {
+            activity_bytes: MIB,
+            channel_data_bytes: 64 * KIB,
+            page: 1_000,
+            page_bytes: 4 * MIB,
+            ack_ids: 1_000,
+            commit_sends: 64,
+            key_bytes: 256,
+            hello_timeout: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(20),
+            watch_report_interval: Duration::from_secs(15),
+            sessions: 100_000,
+            session_credit_deliveries: 100_000,
+            session_credit_bytes: 256 * MIB as i64,
+            session_backlog_frames: 4_096,
+            delivery_deadline: Duration::from_secs(60),
+            delivery_ceiling: HOUR,
+            delivery_attempts: 5,
+            shard_commands: 8_192,
+            shard_round: 1_024,
+            feed_entries: 256,
+            feed_bytes: MIB,
+            conversation_idle: Duration::from_secs(10),
+            conversations_idle: 10_000,
+            log_retention: 7 * 24 * HOUR,
+            idempotency_retention: 24 * HOUR,
+            disk_reserve_bytes: 64 * MIB as u64,
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Turnwire, a self-hosted conversation gateway: the map of its modules, in reading order.
+//!
+//! Dependencies point upwards in this list only; `tests/layers.rs` checks it.
+
+pub mod proto;
+
+pub mod clock;
+pub mod id;
+
+pub mod activity;
+pub mod store;
+
+pub mod engine;
+
+pub mod status;
+
+pub mod auth;
+pub mod grpc;
+pub mod http;
+
+pub mod config;
+pub mod observability;
+pub mod server;
+
+pub mod cli;
