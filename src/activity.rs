@@ -1,1 +1,6 @@
-//! (to come)
+//! What an activity is: the rules over the protobuf model.
+
+pub mod kind;
+pub mod timestamp;
+
+pub use kind::Kind;
