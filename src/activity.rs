@@ -1,5 +1,6 @@
 //! What an activity is: the rules over the protobuf model.
 
+pub mod json;
 pub mod kind;
 pub mod timestamp;
 
