@@ -1,0 +1,428 @@
+//! What an activity must be to be appended.
+
+use prost::Message;
+
+use super::{Kind, json, timestamp};
+use crate::engine::limits::Limits;
+use crate::proto::v1::{Activity, ChannelAccount};
+
+/// Longest id or `type`, in bytes.
+pub const ID_BYTES: usize = 512;
+
+/// Most accounts in `membersAdded`, and in `membersRemoved`.
+pub const MEMBERS: usize = 1_000;
+
+/// Why an activity is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A member breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The activity, or a part of it, is larger than a limit allows.
+    #[error("{actual} bytes are more than the {allowed} that `{limit}` allows")]
+    TooLarge {
+        /// The limit's name in the configuration.
+        limit: &'static str,
+        /// What it allows, in bytes.
+        allowed: usize,
+        /// What there is, in bytes.
+        actual: usize,
+    },
+}
+
+/// Which member breaks which rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}` {problem}")]
+pub struct Invalid {
+    /// The member by its JSON names, as in `membersAdded[2].id`. Short, and never the sender's text.
+    pub path: String,
+    /// The rule.
+    pub problem: Problem,
+}
+
+/// The rules that a member can break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It must be there.
+    #[error("is required")]
+    Missing,
+    /// It must not be the empty text.
+    #[error("is empty")]
+    Empty,
+    /// It has more than [`ID_BYTES`].
+    #[error("has {0} bytes, more than {ID_BYTES}")]
+    TooLong(usize),
+    /// It has a control character, such as NUL.
+    #[error("has a control character")]
+    ControlCharacter,
+    /// It is not a point in time.
+    #[error("is {0}")]
+    Timestamp(#[from] timestamp::Error),
+    /// It has more than [`MEMBERS`].
+    #[error("has {0} accounts, more than {MEMBERS}")]
+    TooMany(usize),
+    /// JSON could not say it.
+    #[error("{0}")]
+    Shape(#[from] json::Problem),
+}
+
+impl Invalid {
+    fn new(path: impl Into<String>, problem: impl Into<Problem>) -> Self {
+        Self {
+            path: path.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+impl From<json::Misfit> for Invalid {
+    fn from(misfit: json::Misfit) -> Self {
+        let path = match misfit.path.as_str() {
+            "" => "activity",
+            path => path,
+        };
+        Self::new(path, misfit.problem)
+    }
+}
+
+/// Checks what a channel posts: the common rules, and that it says who did what where.
+///
+/// What the gateway overwrites is not looked at, beyond its shape and size.
+///
+/// # Errors
+///
+/// A rule is broken, or a limit exceeded.
+pub fn inbound(activity: &Activity, limits: &Limits) -> Result<(), Error> {
+    shape_and_size(activity, limits)?;
+    required_id("type", activity.r#type.as_deref())?;
+    content(activity)?;
+    if let Some(text) = &activity.id {
+        id("id", text)?;
+    }
+    time("timestamp", activity.timestamp.as_deref())?;
+    let from = activity.from.as_ref();
+    required_id("from.id", from.and_then(|from| from.id.as_deref()))?;
+    let conversation = activity.conversation.as_ref();
+    required_id(
+        "conversation.id",
+        conversation.and_then(|conversation| conversation.id.as_deref()),
+    )?;
+    accounts("membersAdded", &activity.members_added)?;
+    accounts("membersRemoved", &activity.members_removed)?;
+    Ok(())
+}
+
+/// Checks what a bot or a backend sends: the common rules alone, since the gateway sets the rest.
+///
+/// # Errors
+///
+/// A rule is broken, or a limit exceeded.
+pub fn outbound(activity: &Activity, limits: &Limits) -> Result<(), Error> {
+    shape_and_size(activity, limits)?;
+    if let Some(kind) = &activity.r#type {
+        id("type", kind)?;
+    }
+    content(activity)?;
+    few("membersAdded", &activity.members_added)?;
+    few("membersRemoved", &activity.members_removed)?;
+    Ok(())
+}
+
+/// Checks an id: 1 to [`ID_BYTES`] bytes, no control characters.
+///
+/// NUL above all must not get in: it separates the parts of the store's keys.
+///
+/// # Errors
+///
+/// It is not so; the error names `path`.
+pub fn id(path: &str, text: &str) -> Result<(), Invalid> {
+    let problem = if text.is_empty() {
+        Problem::Empty
+    } else if text.len() > ID_BYTES {
+        Problem::TooLong(text.len())
+    } else if text.chars().any(char::is_control) {
+        Problem::ControlCharacter
+    } else {
+        return Ok(());
+    };
+    Err(Invalid::new(path, problem))
+}
+
+fn required_id(path: &str, text: Option<&str>) -> Result<(), Invalid> {
+    id(
+        path,
+        text.ok_or_else(|| Invalid::new(path, Problem::Missing))?,
+    )
+}
+
+/// Nesting comes first: the sizes are computed by recursion.
+fn shape_and_size(activity: &Activity, limits: &Limits) -> Result<(), Error> {
+    json::check(activity).map_err(Invalid::from)?;
+    let channel_data = activity.channel_data.as_ref();
+    at_most(
+        "channel_data_bytes",
+        limits.channel_data_bytes,
+        channel_data.map_or(0, Message::encoded_len),
+    )?;
+    at_most(
+        "activity_bytes",
+        limits.activity_bytes,
+        activity.encoded_len(),
+    )
+}
+
+fn at_most(limit: &'static str, allowed: usize, actual: usize) -> Result<(), Error> {
+    if actual <= allowed {
+        return Ok(());
+    }
+    Err(Error::TooLarge {
+        limit,
+        allowed,
+        actual,
+    })
+}
+
+/// The rules for what is carried on as it was sent, whoever sent it.
+fn content(activity: &Activity) -> Result<(), Invalid> {
+    let kind = activity.r#type.as_deref().map(Kind::from);
+    if kind.is_some_and(|kind| kind.needs_name()) {
+        match activity.name.as_deref() {
+            None => return Err(Invalid::new("name", Problem::Missing)),
+            Some("") => return Err(Invalid::new("name", Problem::Empty)),
+            Some(_) => {}
+        }
+    }
+    // SDKs write an empty `replyToId` for an absent one (reference, section 11).
+    if let Some(text) = activity
+        .reply_to_id
+        .as_deref()
+        .filter(|text| !text.is_empty())
+    {
+        id("replyToId", text)?;
+    }
+    time("localTimestamp", activity.local_timestamp.as_deref())?;
+    time("expiration", activity.expiration.as_deref())
+}
+
+/// Some SDKs answer 500 to a time they cannot parse, so none is let through (reference, section 6).
+fn time(path: &str, text: Option<&str>) -> Result<(), Invalid> {
+    match text.map(timestamp::parse) {
+        Some(Err(error)) => Err(Invalid::new(path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn accounts(path: &str, accounts: &[ChannelAccount]) -> Result<(), Invalid> {
+    few(path, accounts)?;
+    accounts
+        .iter()
+        .enumerate()
+        .try_for_each(|(index, account)| {
+            required_id("", account.id.as_deref())
+                .map_err(|invalid| Invalid::new(format!("{path}[{index}].id"), invalid.problem))
+        })
+}
+
+fn few(path: &str, accounts: &[ChannelAccount]) -> Result<(), Invalid> {
+    if accounts.len() <= MEMBERS {
+        return Ok(());
+    }
+    Err(Invalid::new(path, Problem::TooMany(accounts.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    type Check = fn(&Activity, &Limits) -> Result<(), Error>;
+
+    fn post() -> Value {
+        json!({"type": "message", "from": {"id": "u1"}, "conversation": {"id": "c1"}})
+    }
+
+    /// The post with this member replaced, or removed when it is null.
+    fn post_with(member: &str, value: Value) -> Activity {
+        let mut document = post();
+        document[member] = value;
+        json::decode_value(document).expect("a well-formed document")
+    }
+
+    fn refusal(check: Check, activity: &Activity) -> String {
+        check(activity, &Limits::default())
+            .expect_err("a broken rule")
+            .to_string()
+    }
+
+    fn accepts(check: Check, activity: &Activity) {
+        assert_eq!(check(activity, &Limits::default()), Ok(()), "{activity:?}");
+    }
+
+    #[test]
+    fn a_post_says_who_did_what_where() {
+        accepts(inbound, &post_with("x", json!(1)));
+        for (member, message) in [
+            ("type", "`type` is required"),
+            ("from", "`from.id` is required"),
+            ("conversation", "`conversation.id` is required"),
+        ] {
+            assert_eq!(refusal(inbound, &post_with(member, Value::Null)), message);
+        }
+        assert_eq!(
+            refusal(inbound, &post_with("from", json!({"name": "u"}))),
+            "`from.id` is required"
+        );
+    }
+
+    #[test]
+    fn a_send_may_say_nothing_at_all() {
+        accepts(outbound, &Activity::default());
+    }
+
+    #[test]
+    fn what_the_gateway_overwrites_is_not_looked_at() {
+        accepts(inbound, &post_with("recipient", json!({"id": ""})));
+        accepts(inbound, &post_with("channelId", json!("")));
+        for (member, value) in [
+            ("id", json!("")),
+            ("timestamp", json!("")),
+            ("from", json!({"id": ""})),
+            ("conversation", json!({"id": "\u{0}"})),
+        ] {
+            accepts(outbound, &post_with(member, value));
+        }
+    }
+
+    #[test]
+    fn kinds_that_are_not_known_are_accepted() {
+        for check in [inbound as Check, outbound] {
+            accepts(check, &post_with("type", json!("vendor/thing")));
+            let invalid = refusal(check, &post_with("type", json!("")));
+            assert_eq!(invalid, "`type` is empty");
+        }
+    }
+
+    #[test]
+    fn programmatic_kinds_need_a_name() {
+        for check in [inbound as Check, outbound] {
+            for kind in ["event", "invoke", "command", "commandResult"] {
+                let mut activity = post_with("type", json!(kind));
+                assert_eq!(refusal(check, &activity), "`name` is required");
+                activity.name = Some(String::new());
+                assert_eq!(refusal(check, &activity), "`name` is empty");
+                activity.name = Some("x".to_owned());
+                accepts(check, &activity);
+            }
+            accepts(check, &post_with("type", json!("trace")));
+        }
+    }
+
+    #[test]
+    fn ids_are_short_and_printable() {
+        accepts(inbound, &post_with("id", json!("19:a|0000001;é 👩")));
+        accepts(inbound, &post_with("id", json!("x".repeat(ID_BYTES))));
+        for (text, problem) in [
+            ("", "is empty".to_owned()),
+            ("a\u{0}b", "has a control character".to_owned()),
+            ("a\n", "has a control character".to_owned()),
+            ("\u{7f}", "has a control character".to_owned()),
+            (&"é".repeat(257), "has 514 bytes, more than 512".to_owned()),
+        ] {
+            let id = || json!({"id": text});
+            for (path, activity) in [
+                ("id", post_with("id", json!(text))),
+                ("type", post_with("type", json!(text))),
+                ("from.id", post_with("from", id())),
+                ("conversation.id", post_with("conversation", id())),
+                (
+                    "membersAdded[1].id",
+                    post_with("membersAdded", json!([{"id": "a"}, id()])),
+                ),
+                (
+                    "membersRemoved[0].id",
+                    post_with("membersRemoved", json!([id()])),
+                ),
+            ] {
+                assert_eq!(refusal(inbound, &activity), format!("`{path}` {problem}"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_reply_to_id_is_as_good_as_none() {
+        for check in [inbound as Check, outbound] {
+            accepts(check, &post_with("replyToId", json!("")));
+            let invalid = refusal(check, &post_with("replyToId", json!("\t")));
+            assert_eq!(invalid, "`replyToId` has a control character");
+        }
+    }
+
+    #[test]
+    fn times_parse() {
+        for member in ["timestamp", "localTimestamp", "expiration"] {
+            accepts(
+                inbound,
+                &post_with(member, json!("2026-01-31T12:00:00.1234567+01:00")),
+            );
+            for text in ["", "tomorrow"] {
+                let invalid = refusal(inbound, &post_with(member, json!(text)));
+                assert!(invalid.starts_with(&format!("`{member}` is not an ISO 8601")));
+            }
+        }
+        assert!(outbound(&post_with("expiration", json!("")), &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn lists_of_members_are_bounded() {
+        let members = |count: usize| json!(vec![json!({"id": "u"}); count]);
+        for check in [inbound as Check, outbound] {
+            for member in ["membersAdded", "membersRemoved"] {
+                accepts(check, &post_with(member, members(MEMBERS)));
+                assert_eq!(
+                    refusal(check, &post_with(member, members(MEMBERS + 1))),
+                    format!("`{member}` has 1001 accounts, more than 1000")
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_bounded_and_the_refusal_says_which() {
+        let limits = Limits {
+            activity_bytes: 1_000,
+            channel_data_bytes: 100,
+            ..Limits::default()
+        };
+        for check in [inbound as Check, outbound] {
+            let large = post_with("text", json!("x".repeat(1_000)));
+            assert_eq!(
+                check(&large, &limits),
+                Err(Error::TooLarge {
+                    limit: "activity_bytes",
+                    allowed: 1_000,
+                    actual: large.encoded_len(),
+                })
+            );
+            assert_eq!(
+                check(&post_with("channelData", json!("x".repeat(99))), &limits),
+                Err(Error::TooLarge {
+                    limit: "channel_data_bytes",
+                    allowed: 100,
+                    actual: 101,
+                })
+            );
+            let fits = post_with("channelData", json!("x".repeat(98)));
+            assert_eq!(check(&fits, &limits), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_refused() {
+        let deep = (0..60).fold(json!([]), |inner, _| json!([inner]));
+        for check in [inbound as Check, outbound] {
+            let deep = post_with("value", deep.clone());
+            assert_eq!(refusal(check, &deep), "`value` is nested too deeply");
+        }
+    }
+}
