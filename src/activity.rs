@@ -10,5 +10,9 @@ pub mod timestamp;
 
 pub mod validate;
 
+pub mod outline;
+pub mod reference;
+
 pub use kind::Kind;
+pub use outline::Outline;
 pub use validate::{Error, Invalid};
