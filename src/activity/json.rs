@@ -8,7 +8,7 @@
 
 mod element;
 #[cfg(test)]
-mod generate;
+pub(super) mod generate;
 mod table;
 
 use crate::proto::v1::Activity;

@@ -7,22 +7,24 @@ use prost_types::{Struct, Value};
 use serde_json::{Map, Value as JsonValue, json};
 
 /// A type whose JSON documents can be made up.
-pub(super) trait Generate {
+pub(in crate::activity) trait Generate {
     fn documents() -> BoxedStrategy<JsonValue>;
 }
 
 /// A field whose JSON values can be made up, those only `unknown_members` holds included.
-pub(super) trait GenerateMember {
+pub(in crate::activity) trait GenerateMember {
     fn values() -> BoxedStrategy<JsonValue>;
 }
 
 /// What the member in this field can be.
-pub(super) fn member<M, F: GenerateMember>(_: fn(&M) -> &F) -> BoxedStrategy<JsonValue> {
+pub(in crate::activity) fn member<M, F: GenerateMember>(
+    _: fn(&M) -> &F,
+) -> BoxedStrategy<JsonValue> {
     F::values()
 }
 
 /// Objects with some of these members, and some others.
-pub(super) fn object(
+pub(in crate::activity) fn object(
     members: Vec<(&'static str, BoxedStrategy<JsonValue>)>,
 ) -> BoxedStrategy<JsonValue> {
     let (names, values): (Vec<_>, Vec<_>) = members.into_iter().unzip();
@@ -46,7 +48,7 @@ pub(super) fn object(
 }
 
 /// Any JSON value, with odd numbers among them.
-pub(super) fn any_json() -> BoxedStrategy<JsonValue> {
+pub(in crate::activity) fn any_json() -> BoxedStrategy<JsonValue> {
     let leaf = prop_oneof![
         Just(JsonValue::Null),
         any::<bool>().prop_map(JsonValue::from),
