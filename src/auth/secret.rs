@@ -21,7 +21,7 @@ impl Token {
     /// Makes a new one: `tw_` and 43 characters of unpadded base64url, from the machine's
     /// randomness. Tests do not choose it: a token must not be guessable, whatever seeds the rest.
     #[must_use]
-    #[allow(
+    #[expect(
         clippy::disallowed_methods,
         reason = "a token must come from the machine's randomness"
     )]
