@@ -383,4 +383,26 @@ mod tests {
         assert_eq!(line_and_column(text, text.find('b').expect("b")), (2, 2));
         assert_eq!(line_and_column(text, text.len()), (3, 1));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_value_is_it_is_what_the_string_holds(value in "(?s).*") {
+            for quote in ["\"", "\"\"\""] {
+                let text = format!("# ${{A}}\na = {quote}x${{A}}y{quote}\nb = 1");
+                let env = |_: &str| Some(value.clone());
+                let expanded = Expanded::new(&text, &env).expect("set");
+                let table: toml::Table = expanded.text.parse().expect("valid TOML");
+                let held = table["a"].as_str().map(str::to_owned);
+                proptest::prop_assert_eq!(held, Some(format!("x{value}y")));
+                let after = expanded.text.rfind("b = 1").expect("kept");
+                proptest::prop_assert_eq!(Some(expanded.original_offset(after)), text.rfind("b = 1"));
+                proptest::prop_assert_eq!(expanded.text.matches('\n').count(), 2);
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "[\"'#$\\\\{}A:\n ü=-]{0,40}") {
+            let _ = crate::config::Config::parse(&text, "t", &env, &Default::default());
+        }
+    }
 }
