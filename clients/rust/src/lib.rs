@@ -1,3 +1,18 @@
-//! The Rust client of the Turnwire conversation gateway.
+#![doc = include_str!("../README.md")]
 
 pub mod proto;
+
+mod activity;
+pub mod backoff;
+mod connect;
+mod error;
+pub mod frames;
+
+pub mod bot;
+pub mod channel;
+pub mod conversations;
+
+pub use connect::{Client, ClientOptions, Token};
+pub use error::{Error, Refusal};
+
+pub use tonic::Code;

@@ -1,0 +1,134 @@
+//! The bot's link, frame by frame.
+
+use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
+use crate::proto::subscribe_request::Frame as BotFrame;
+use crate::proto::subscribe_response::Frame as GatewayFrame;
+use crate::proto::{
+    Ack, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Send, SubscribeRequest,
+    SubscribeResponse, Welcome,
+};
+use crate::{Client, Error};
+
+/// The half that sends the bot's frames.
+pub type BotSender = frames::Sender<SubscribeRequest>;
+
+/// The half that receives the gateway's frames.
+pub type BotReceiver = frames::Receiver<SubscribeResponse>;
+
+/// An open session, typed in both directions and otherwise as the protocol is: the caller grants
+/// credit, answers deliveries and sends heartbeats.
+#[derive(Debug)]
+pub struct BotStream {
+    welcome: Welcome,
+    sender: BotSender,
+    receiver: BotReceiver,
+}
+
+impl BotStream {
+    /// Opens a session and waits for its Welcome.
+    ///
+    /// # Errors
+    ///
+    /// Why the gateway did not let the bot in, as `BotService.Subscribe` lists it.
+    pub async fn open(client: &Client, hello: Hello) -> Result<Self, Error> {
+        Self::open_with_queue(client, hello, DEFAULT_QUEUE_FRAMES).await
+    }
+
+    /// Opens a session whose sending half queues up to `frames` frames.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_with_queue(
+        client: &Client,
+        hello: Hello,
+        frames: usize,
+    ) -> Result<Self, Error> {
+        let (sender, requests) = BotSender::queue(frames);
+        // Before the call: a gateway may keep the response's headers back until it has the Hello.
+        sender.send(hello).await?;
+        let response = client.bots().subscribe(requests).await;
+        let stream = response
+            .map_err(|status| client.error(status))?
+            .into_inner();
+        let mut receiver = BotReceiver::new(stream, client.shared_endpoint());
+        match receiver.next().await? {
+            Some(GatewayFrame::Welcome(welcome)) => Ok(Self {
+                welcome,
+                sender,
+                receiver,
+            }),
+            Some(GatewayFrame::Error(refused)) => Err(refused.into()),
+            Some(_) => Err(Error::Protocol("the first frame was not a Welcome")),
+            None => Err(Error::Ended),
+        }
+    }
+
+    /// What the gateway said when it opened the session.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Sends a frame. See [`frames::Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the stream is over.
+    pub async fn send(&self, frame: impl Into<BotFrame>) -> Result<(), Error> {
+        self.sender.send(frame).await
+    }
+
+    /// Waits for the next frame. See [`frames::Receiver::next`].
+    ///
+    /// # Errors
+    ///
+    /// Why the stream has ended.
+    pub async fn next(&mut self) -> Result<Option<GatewayFrame>, Error> {
+        self.receiver.next().await
+    }
+
+    /// Takes the stream apart, for a reader and writers that are not the same task.
+    #[must_use]
+    pub fn split(self) -> (Welcome, BotSender, BotReceiver) {
+        (self.welcome, self.sender, self.receiver)
+    }
+}
+
+impl Envelope for SubscribeRequest {
+    type Frame = BotFrame;
+
+    fn wrap(frame: BotFrame) -> Self {
+        Self { frame: Some(frame) }
+    }
+}
+
+impl Opened for SubscribeResponse {
+    type Frame = GatewayFrame;
+
+    fn unwrap(self) -> Option<GatewayFrame> {
+        self.frame
+    }
+}
+
+/// Lets a frame's content be sent as it is.
+macro_rules! frame {
+    ($($variant:ident($content:ident)),* $(,)?) => {$(
+        impl From<$content> for BotFrame {
+            fn from(content: $content) -> Self {
+                Self::$variant(content)
+            }
+        }
+    )*};
+}
+
+frame! {
+    Hello(Hello),
+    Credit(Credit),
+    Ack(Ack),
+    Nack(Nack),
+    Extend(Extend),
+    Send(Send),
+    Commit(Commit),
+    Heartbeat(BotHeartbeat),
+}

@@ -1,0 +1,135 @@
+//! The adapter's link, frame by frame.
+
+use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
+use crate::proto::attach_request::Frame as AdapterFrame;
+use crate::proto::attach_response::Frame as GatewayFrame;
+use crate::proto::{
+    AdapterHeartbeat, AttachHello, AttachRequest, AttachResponse, AttachWelcome, Outcome, Post,
+};
+use crate::{Client, Error};
+
+/// The half that sends the adapter's frames.
+pub type ChannelSender = frames::Sender<AttachRequest>;
+
+/// The half that receives the gateway's frames.
+pub type ChannelReceiver = frames::Receiver<AttachResponse>;
+
+/// An open attachment, typed in both directions and otherwise as the protocol is: the caller
+/// answers every outbound activity and sends heartbeats.
+#[derive(Debug)]
+pub struct ChannelStream {
+    welcome: AttachWelcome,
+    sender: ChannelSender,
+    receiver: ChannelReceiver,
+}
+
+impl ChannelStream {
+    /// Attaches and waits for the gateway's welcome.
+    ///
+    /// # Errors
+    ///
+    /// Why the gateway did not let the adapter in, as `ChannelService.Attach` lists it.
+    pub async fn open(client: &Client, hello: AttachHello) -> Result<Self, Error> {
+        Self::open_with_queue(client, hello, DEFAULT_QUEUE_FRAMES).await
+    }
+
+    /// Attaches with a sending half that queues up to `frames` frames.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_with_queue(
+        client: &Client,
+        hello: AttachHello,
+        frames: usize,
+    ) -> Result<Self, Error> {
+        let (sender, requests) = ChannelSender::queue(frames);
+        // Before the call: a gateway may keep the response's headers back until it has the hello.
+        sender.send(hello).await?;
+        let response = client.channels().attach(requests).await;
+        let stream = response
+            .map_err(|status| client.error(status))?
+            .into_inner();
+        let mut receiver = ChannelReceiver::new(stream, client.shared_endpoint());
+        match receiver.next().await? {
+            Some(GatewayFrame::Welcome(welcome)) => Ok(Self {
+                welcome,
+                sender,
+                receiver,
+            }),
+            Some(GatewayFrame::Error(refused)) => Err(refused.into()),
+            Some(_) => Err(Error::Protocol("the first frame was not a welcome")),
+            None => Err(Error::Ended),
+        }
+    }
+
+    /// What the gateway said when it let the adapter in.
+    #[must_use]
+    pub fn welcome(&self) -> &AttachWelcome {
+        &self.welcome
+    }
+
+    /// Sends a frame. See [`frames::Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the stream is over.
+    pub async fn send(&self, frame: impl Into<AdapterFrame>) -> Result<(), Error> {
+        self.sender.send(frame).await
+    }
+
+    /// Waits for the next frame. See [`frames::Receiver::next`].
+    ///
+    /// # Errors
+    ///
+    /// Why the stream has ended.
+    pub async fn next(&mut self) -> Result<Option<GatewayFrame>, Error> {
+        self.receiver.next().await
+    }
+
+    /// Takes the stream apart, for a reader and writers that are not the same task.
+    #[must_use]
+    pub fn split(self) -> (AttachWelcome, ChannelSender, ChannelReceiver) {
+        (self.welcome, self.sender, self.receiver)
+    }
+}
+
+impl Envelope for AttachRequest {
+    type Frame = AdapterFrame;
+
+    fn wrap(frame: AdapterFrame) -> Self {
+        Self { frame: Some(frame) }
+    }
+}
+
+impl Opened for AttachResponse {
+    type Frame = GatewayFrame;
+
+    fn unwrap(self) -> Option<GatewayFrame> {
+        self.frame
+    }
+}
+
+impl From<AttachHello> for AdapterFrame {
+    fn from(hello: AttachHello) -> Self {
+        Self::Hello(hello)
+    }
+}
+
+impl From<Post> for AdapterFrame {
+    fn from(post: Post) -> Self {
+        Self::Post(post)
+    }
+}
+
+impl From<Outcome> for AdapterFrame {
+    fn from(outcome: Outcome) -> Self {
+        Self::Outcome(outcome)
+    }
+}
+
+impl From<AdapterHeartbeat> for AdapterFrame {
+    fn from(heartbeat: AdapterHeartbeat) -> Self {
+        Self::Heartbeat(heartbeat)
+    }
+}

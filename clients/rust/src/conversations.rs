@@ -1,0 +1,158 @@
+//! Conversations, for backends and bots: speak first, read, and follow.
+
+mod pages;
+mod watch;
+
+pub use watch::{Start, WatchStep};
+
+use crate::proto::{
+    Activity, Appended, Conversation, ConversationName, ConversationReference,
+    GetConversationRequest, ListActivitiesRequest, ListActivitiesResponse,
+    ListConversationsRequest, ListConversationsResponse, ListMembersRequest, ListMembersResponse,
+    SendActivityRequest, send_activity_request::Target,
+};
+use crate::{Client, Error};
+
+/// The calls of `ConversationService`. Each fails as the service lists it.
+#[derive(Clone, Debug)]
+pub struct Conversations {
+    client: Client,
+}
+
+impl Client {
+    /// Reads and follows conversations, and sends to them.
+    #[must_use]
+    pub fn conversations(&self) -> Conversations {
+        Conversations {
+            client: self.clone(),
+        }
+    }
+}
+
+/// A sent activity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent {
+    /// The activity's id and sequence.
+    pub appended: Appended,
+    /// An earlier call had the same request id: nothing was appended now.
+    pub repeated: bool,
+}
+
+impl ConversationName {
+    /// Names a conversation of a channel.
+    #[must_use]
+    pub fn new(channel_id: impl Into<String>, conversation_id: impl Into<String>) -> Self {
+        Self {
+            channel_id: channel_id.into(),
+            conversation_id: conversation_id.into(),
+        }
+    }
+}
+
+impl From<ConversationName> for Target {
+    fn from(name: ConversationName) -> Self {
+        Self::Conversation(name)
+    }
+}
+
+impl From<ConversationReference> for Target {
+    fn from(reference: ConversationReference) -> Self {
+        Self::Reference(reference)
+    }
+}
+
+/// Calls a method and takes the response out, or makes the status an error.
+macro_rules! call {
+    ($self:ident.$method:ident($request:expr)) => {
+        $self
+            .client
+            .conversation_service()
+            .$method($request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| $self.client.error(status))
+    };
+}
+
+impl Conversations {
+    /// Appends an activity on behalf of the conversation's only bot: a proactive message. Waits
+    /// until it is durable, not until the channel has it.
+    ///
+    /// # Errors
+    ///
+    /// As `SendActivity` lists them. It has no request id, so that trying again may send twice;
+    /// [`send_request`](Self::send_request) takes one.
+    pub async fn send(&self, target: impl Into<Target>, activity: Activity) -> Result<Sent, Error> {
+        self.send_request(SendActivityRequest {
+            target: Some(target.into()),
+            activity: Some(activity),
+            ..SendActivityRequest::default()
+        })
+        .await
+    }
+
+    /// Appends an activity, with everything the call offers.
+    ///
+    /// # Errors
+    ///
+    /// As `SendActivity` lists them.
+    pub async fn send_request(&self, request: SendActivityRequest) -> Result<Sent, Error> {
+        let response = call!(self.send_activity(request))?;
+        Ok(Sent {
+            appended: response
+                .appended
+                .ok_or(Error::Protocol("a send without its position"))?,
+            repeated: response.repeated_send,
+        })
+    }
+
+    /// Returns what the gateway knows of a conversation.
+    ///
+    /// # Errors
+    ///
+    /// `CONVERSATION_UNKNOWN` and those of every call.
+    pub async fn get(&self, conversation: ConversationName) -> Result<Conversation, Error> {
+        let request = GetConversationRequest {
+            conversation: Some(conversation),
+        };
+        call!(self.get_conversation(request))?
+            .conversation
+            .ok_or(Error::Protocol("an answer without the conversation"))
+    }
+
+    /// Returns a page of conversations, the one started last first.
+    ///
+    /// # Errors
+    ///
+    /// Those of every call.
+    pub async fn list_page(
+        &self,
+        request: ListConversationsRequest,
+    ) -> Result<ListConversationsResponse, Error> {
+        call!(self.list_conversations(request))
+    }
+
+    /// Returns a page of a conversation's members.
+    ///
+    /// # Errors
+    ///
+    /// `CONVERSATION_UNKNOWN` and those of every call.
+    pub async fn members_page(
+        &self,
+        request: ListMembersRequest,
+    ) -> Result<ListMembersResponse, Error> {
+        call!(self.list_members(request))
+    }
+
+    /// Returns a page of a conversation's transcript.
+    ///
+    /// # Errors
+    ///
+    /// `CONVERSATION_UNKNOWN` and those of every call.
+    pub async fn activities_page(
+        &self,
+        request: ListActivitiesRequest,
+    ) -> Result<ListActivitiesResponse, Error> {
+        call!(self.list_activities(request))
+    }
+}

@@ -1,0 +1,137 @@
+//! Following a conversation over lost connections.
+
+use futures_util::stream::{self, Stream};
+
+use super::Conversations;
+use crate::Error;
+use crate::backoff::Backoff;
+use crate::proto::watch_conversation_request::Start as WireStart;
+use crate::proto::watch_conversation_response::Step;
+use crate::proto::{
+    ConversationName, LogEntry, Position, WatchConversationRequest, WatchConversationResponse,
+};
+
+/// Where to begin to follow a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest activity that is kept.
+    Beginning,
+    /// After this sequence.
+    After(u64),
+    /// With what comes from now on.
+    Now,
+}
+
+/// A step of a followed conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WatchStep {
+    /// The next activity, in order.
+    Entry(Box<LogEntry>),
+    /// Nothing new: the reader has everything up to here.
+    Position(Position),
+}
+
+impl Conversations {
+    /// Follows a conversation: history, then live, without gap or double.
+    ///
+    /// A connection that is lost later is made again after a growing wait, for as long as the
+    /// failure may pass, and goes on after the last sequence seen. The stream ends after an error
+    /// that will not pass, and when following cannot be begun.
+    pub fn watch(
+        &self,
+        conversation: ConversationName,
+        start: Start,
+    ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
+        let watch = Watch {
+            conversations: self.clone(),
+            conversation,
+            start,
+            begun: false,
+            stream: None,
+            backoff: Backoff::default(),
+        };
+        stream::try_unfold(watch, |mut watch| async move {
+            let step = watch.next().await?;
+            Ok(Some((step, watch)))
+        })
+    }
+}
+
+struct Watch {
+    conversations: Conversations,
+    conversation: ConversationName,
+    start: Start,
+    begun: bool,
+    stream: Option<tonic::Streaming<WatchConversationResponse>>,
+    backoff: Backoff,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<WatchStep, Error> {
+        loop {
+            match self.step().await {
+                Ok(step) => {
+                    self.backoff.reset();
+                    let sequence = match &step {
+                        WatchStep::Entry(entry) => entry.sequence,
+                        WatchStep::Position(position) => position.sequence,
+                    };
+                    self.start = Start::After(sequence);
+                    return Ok(step);
+                }
+                Err(error) if self.begun && error.is_retryable() => {
+                    self.stream = None;
+                    let wait = self.backoff.next_delay();
+                    tracing::debug!(%error, ?wait, "no longer following");
+                    tokio::time::sleep(wait).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<WatchStep, Error> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.open().await?,
+        };
+        loop {
+            let message = stream.message().await;
+            let message = message.map_err(|status| self.conversations.client.error(status))?;
+            let step = match message.ok_or(Error::Ended)?.step {
+                Some(Step::Entry(entry)) => WatchStep::Entry(Box::new(entry)),
+                Some(Step::Position(position)) => WatchStep::Position(position),
+                None => continue,
+            };
+            self.stream = Some(stream);
+            return Ok(step);
+        }
+    }
+
+    async fn open(&mut self) -> Result<tonic::Streaming<WatchConversationResponse>, Error> {
+        if self.start == Start::Now {
+            // Not `only_new`: a connection lost before the first step would leave no sequence to
+            // go on after.
+            let conversation = self.conversations.get(self.conversation.clone()).await?;
+            self.start = Start::After(conversation.last_sequence);
+        }
+        let after_sequence = match self.start {
+            Start::After(sequence) => sequence,
+            Start::Beginning | Start::Now => 0,
+        };
+        let request = WatchConversationRequest {
+            conversation: Some(self.conversation.clone()),
+            start: Some(WireStart::AfterSequence(after_sequence)),
+        };
+        let client = &self.conversations.client;
+        let response = client
+            .conversation_service()
+            .watch_conversation(request)
+            .await;
+        let stream = response
+            .map_err(|status| client.error(status))?
+            .into_inner();
+        self.begun = true;
+        Ok(stream)
+    }
+}
