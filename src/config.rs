@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::auth::Credentials;
-use crate::engine::limits::Limits;
+use crate::limits::Limits;
 
 pub use bot::Bot;
 pub use channel::{Channel, Kind, Outbound};

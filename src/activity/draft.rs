@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Kind, timestamp, validate};
 use crate::clock::Timestamp;
-use crate::engine::limits::Limits;
+use crate::limits::Limits;
 use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount};
 
 /// Members that the gateway sets, or removes. Their entries in `unknown_members` go as well: a `null`

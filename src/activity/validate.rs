@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::{Kind, json, timestamp};
-use crate::engine::limits::Limits;
+use crate::limits::Limits;
 use crate::proto::v1::{Activity, ChannelAccount};
 
 /// Longest id or `type`, in bytes.

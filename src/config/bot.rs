@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::file::{Table, Value};
 use crate::config::limits::{DELIVERY_ATTEMPTS, DELIVERY_DEADLINE};
 use crate::config::named::{LABEL_BYTES, Named};
-use crate::engine::limits::Limits;
+use crate::limits::Limits;
 use crate::id::BotId;
 
 /// A registered bot.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::file::{Table, Value};
-use crate::engine::limits::Limits;
+use crate::limits::Limits;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -265,7 +265,8 @@ impl Keyspaces {
             | Table::Member
             | Table::Listing
             | Table::DeadLetter
-            | Table::Receipt => &self.rest,
+            | Table::Receipt
+            | Table::Expiry => &self.rest,
         }
     }
 

@@ -30,11 +30,12 @@ pub enum Table {
     Idempotency = 8,
     DeadLetter = 9,
     Receipt = 10,
+    Expiry = 11,
 }
 
 impl Table {
     /// Every table, in the order of tags.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Head,
         Self::Conversation,
@@ -45,6 +46,7 @@ impl Table {
         Self::Idempotency,
         Self::DeadLetter,
         Self::Receipt,
+        Self::Expiry,
     ];
 
     /// The first byte of its keys.
@@ -172,6 +174,18 @@ pub enum Key<'a> {
         /// The position of the activity.
         sequence: Sequence,
     },
+
+    /// Notes that a conversation had an append in a span of time, so that retention looks at it
+    /// when that span is past its time, and at no others.
+    ///
+    /// Lives until the span's activities are removed. Key: tag, bucket (u32), conversation. Value:
+    /// empty.
+    Expiry {
+        /// The span: hours since 1970.
+        bucket: u32,
+        /// The conversation.
+        conversation: &'a ConversationKey,
+    },
 }
 
 /// A list that conversations are in.
@@ -213,6 +227,7 @@ impl Key<'_> {
             Self::Idempotency { .. } => Table::Idempotency,
             Self::DeadLetter { .. } => Table::DeadLetter,
             Self::Receipt { .. } => Table::Receipt,
+            Self::Expiry { .. } => Table::Expiry,
         }
     }
 
@@ -249,6 +264,13 @@ impl Key<'_> {
             } => {
                 put_conversation(to, conversation);
                 put_last_text(to, member);
+            }
+            Self::Expiry {
+                bucket,
+                conversation,
+            } => {
+                to.extend_from_slice(&bucket.to_be_bytes());
+                put_conversation(to, conversation);
             }
             Self::Listing {
                 by,
@@ -330,6 +352,9 @@ impl Key<'_> {
             Self::DeadLetter {
                 conversation, bot, ..
             } => conversation_len(conversation) + bot.len() + END + size_of::<u64>(),
+            Self::Expiry { conversation, .. } => {
+                size_of::<u32>() + conversation_len(conversation)
+            }
         }
     }
 }
@@ -348,6 +373,7 @@ impl fmt::Display for Key<'_> {
             Self::Member { conversation, .. } => write!(f, "member of {conversation}"),
             Self::Live { conversation } => write!(f, "live mark of {conversation}"),
             Self::Listing { conversation, .. } => write!(f, "listing of {conversation}"),
+            Self::Expiry { conversation, .. } => write!(f, "expiry note of {conversation}"),
             Self::Idempotency { conversation, .. } => {
                 write!(f, "result of a keyed append to {conversation}")
             }
@@ -449,11 +475,22 @@ impl KeyRange {
     /// Results of keyed appends of all generations before `generation`.
     #[must_use]
     pub fn idempotency_before(generation: u32) -> Self {
-        let mut end = vec![Table::Idempotency.tag()];
-        end.extend_from_slice(&generation.to_be_bytes());
+        Self::before(Table::Idempotency, generation)
+    }
+
+    /// Notes of spans before `bucket`, the earliest first.
+    #[must_use]
+    pub fn expiry_before(bucket: u32) -> Self {
+        Self::before(Table::Expiry, bucket)
+    }
+
+    /// The keys of a table whose first part is a number below `number`.
+    fn before(table: Table, number: u32) -> Self {
+        let mut end = vec![table.tag()];
+        end.extend_from_slice(&number.to_be_bytes());
         Self {
-            table: Table::Idempotency,
-            start: vec![Table::Idempotency.tag()],
+            table,
+            start: vec![table.tag()],
             end,
         }
     }
@@ -620,6 +657,16 @@ pub fn decode_listing(key: &[u8]) -> Result<(Timestamp, ConversationKey), Error>
         let start = Timestamp(!parts.u64()?);
         Some((start, owned(parts.conversation()?)))
     })
+}
+
+/// Reads the key of an [`Expiry`](Key::Expiry) entry.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is not one.
+pub fn decode_expiry(key: &[u8]) -> Result<(u32, ConversationKey), Error> {
+    Parts::of(key, Table::Expiry)?
+        .finish(|parts| Some((parts.u32()?, owned(parts.conversation()?))))
 }
 
 /// Reads the generation of an encoded [`Key::Idempotency`].
