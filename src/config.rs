@@ -96,7 +96,7 @@ impl Config {
         let expanded = environment::Expanded::new(text, env).map_err(|faults| {
             let problems = faults
                 .into_iter()
-                .map(|fault| file::problem_at(name, text, fault.offset, "", fault.message));
+                .map(|fault| Problem::at(name, text, fault.offset, "", fault.message));
             Error::Invalid(problems.collect())
         })?;
         let report = file::Report::new(name, text, &expanded);

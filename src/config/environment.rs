@@ -3,7 +3,6 @@
 //! Replaced before the text is parsed, so that any value can come from the environment, and with
 //! an eye on TOML's strings, so that a value can never end the string it stands in.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 /// The text with every variable replaced, and the way back to the original.
@@ -252,17 +251,6 @@ fn step(rest: &str, next: char, context: Context) -> (usize, Context) {
     }
 }
 
-/// Line and column of an offset, both from 1, the column in characters.
-pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before: Cow<'_, str> = String::from_utf8_lossy(&text.as_bytes()[..offset.min(text.len())]);
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .map_or(0, |line| line.chars().count());
-    (line, column + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,14 +362,6 @@ mod tests {
         }
         let inside = expanded.text.find("cho").expect("the value");
         assert!(original[expanded.original_offset(inside)..].starts_with("${NAME}"));
-    }
-
-    #[test]
-    fn lines_and_columns_count_from_one_in_characters() {
-        let text = "a\nüb\n";
-        assert_eq!(line_and_column(text, 0), (1, 1));
-        assert_eq!(line_and_column(text, text.find('b').expect("b")), (2, 2));
-        assert_eq!(line_and_column(text, text.len()), (3, 1));
     }
 
     proptest::proptest! {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::environment::{self, Expanded};
+use crate::config::environment::Expanded;
 use crate::config::nearest::nearest;
-use crate::config::problem::{Place, Problem};
+use crate::config::problem::{Place, Problem, line_and_column};
 use crate::config::unit;
 
 /// All problems found so far, and the text they are in.
@@ -37,7 +37,7 @@ impl<'t> Report<'t> {
     /// Adds a problem at an offset of the expanded text.
     pub(super) fn add(&self, offset: usize, key: &str, message: impl Into<String>) {
         let offset = self.expanded.original_offset(offset);
-        let problem = problem_at(self.name, self.original, offset, key, message.into());
+        let problem = Problem::at(self.name, self.original, offset, key, message.into());
         self.found.borrow_mut().push((offset, problem));
     }
 
@@ -60,27 +60,7 @@ impl<'t> Report<'t> {
 
     /// The line of an offset of the expanded text.
     fn line(&self, offset: usize) -> usize {
-        environment::line_and_column(self.original, self.expanded.original_offset(offset)).0
-    }
-}
-
-/// A problem at an offset of the original text.
-pub(super) fn problem_at(
-    name: &str,
-    original: &str,
-    offset: usize,
-    key: &str,
-    message: String,
-) -> Problem {
-    let (line, column) = environment::line_and_column(original, offset);
-    Problem {
-        place: Place::File {
-            name: name.to_owned(),
-            line,
-            column,
-        },
-        key: key.to_owned(),
-        message,
+        line_and_column(self.original, self.expanded.original_offset(offset)).0
     }
 }
 

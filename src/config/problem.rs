@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -58,6 +59,19 @@ pub enum Place {
     Flag(&'static str),
 }
 
+impl Problem {
+    /// A problem at an offset of a file's text.
+    pub(super) fn at(name: &str, text: &str, offset: usize, key: &str, message: String) -> Self {
+        let (line, column) = line_and_column(text, offset);
+        let name = name.to_owned();
+        Self {
+            place: Place::File { name, line, column },
+            key: key.to_owned(),
+            message,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,5 +102,29 @@ impl fmt::Display for Lines<'_> {
             problem.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+/// Line and column of an offset, both from 1, the column in characters.
+pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before: Cow<'_, str> = String::from_utf8_lossy(&text.as_bytes()[..offset.min(text.len())]);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |line| line.chars().count());
+    (line, column + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_from_one_in_characters() {
+        let text = "a\nüb\n";
+        assert_eq!(line_and_column(text, 0), (1, 1));
+        assert_eq!(line_and_column(text, text.find('b').expect("b")), (2, 2));
+        assert_eq!(line_and_column(text, text.len()), (3, 1));
     }
 }
