@@ -37,7 +37,7 @@ use crate::store::{self, KeyRange, Order, Store};
 
 pub use command::{Backlog, Nack};
 pub use conversation::Stored as Conversation;
-pub use error::Error;
+pub use error::{Error, FrameError};
 pub use feed::Follower;
 pub use link::Link;
 pub use read::{Filter, ListPosition};

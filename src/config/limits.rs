@@ -26,6 +26,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     let Limits {
         activity_bytes,
         channel_data_bytes,
+        frame_bytes,
         page,
         page_bytes,
         ack_ids,
@@ -57,6 +58,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     // Nothing is larger than what the store takes as one value.
     size(t, "activity_bytes", activity_bytes, KIB..=64 * MIB);
     size(t, "channel_data_bytes", channel_data_bytes, 0..=64 * MIB);
+    size(t, "frame_bytes", frame_bytes, KIB..=256 * MIB);
     count(t, "page", page, 1..=100_000);
     size(t, "page_bytes", page_bytes, 64 * KIB..=256 * MIB);
     count(t, "ack_ids", ack_ids, 1..=100_000);

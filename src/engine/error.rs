@@ -91,6 +91,15 @@ pub enum Error {
     /// A followed conversation has left memory under its followers.
     #[error("following was interrupted; follow again after the last sequence seen")]
     FollowAgain,
+    /// A frame of a stream breaks a rule of sessions.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame could not be read; the stream cannot go on.
+    #[error("a frame cannot be read: {problem}")]
+    FrameUnreadable {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Nothing was heard from the client for two heartbeats.
     #[error("no heartbeat for `{0:?}`; reconnect, and send one every `Welcome.heartbeat_interval`")]
     HeartbeatMissed(std::time::Duration),
@@ -100,6 +109,41 @@ pub enum Error {
     /// The gateway is going down.
     #[error("the gateway is shutting down; reconnect")]
     ShuttingDown,
+}
+
+/// How a frame breaks a rule of sessions. It changed nothing, and the stream goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It is empty, or of a kind this gateway does not know.
+    #[error("the frame is empty or of an unknown kind")]
+    Unknown,
+    /// It is a second Hello.
+    #[error("the session is open already; send Hello once")]
+    HelloRepeated,
+    /// One of its fields breaks a rule.
+    #[error("`{field}` {problem}")]
+    Invalid {
+        /// The field's path in the frame.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It has more delivery ids than a frame may have.
+    #[error("`{count}` delivery ids are more than the `{limit}` of `ack_ids`; send several frames")]
+    TooManyIds {
+        /// How many it has.
+        count: usize,
+        /// Limit `ack_ids`.
+        limit: usize,
+    },
+    /// It has more activities than a Commit may have.
+    #[error("`{count}` activities are more than the `{limit}` of `commit_sends`")]
+    TooManySends {
+        /// How many it has.
+        count: usize,
+        /// Limit `commit_sends`.
+        limit: usize,
+    },
 }
 
 impl From<store::Error> for Error {

@@ -158,6 +158,7 @@ pub struct Session {
     outbox: mpsc::UnboundedSender<Event>,
     unread: Arc<Unread>,
     ended: AtomicBool,
+    ending: Notify,
 }
 
 /// The receiving end of a session's events. It ends when all who could tell the session something
@@ -195,6 +196,7 @@ impl Session {
             outbox,
             unread: Arc::clone(&unread),
             ended: AtomicBool::new(false),
+            ending: Notify::new(),
         });
         (session, Events { inbox, unread })
     }
@@ -264,13 +266,13 @@ impl Session {
     pub(crate) fn end(&self, why: Error) {
         if !self.ended.swap(true, Ordering::AcqRel) {
             self.tell(Event::End(why));
+            self.ending.notify_one();
         }
     }
 
-    /// Whether the session was ended.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+    /// Waits until the session is ended. One task may wait.
+    pub async fn ended(&self) {
+        self.ending.notified().await;
     }
 
     /// Waits until the client has read enough of what it was told: fewer than `frames` wait.
