@@ -4,7 +4,7 @@
 //! there (the head of `activity.proto` has the rule). Names are camelCase and case-sensitive
 //! (A2002). Numbers are IEEE doubles, as in JavaScript. The order of members is not kept.
 //!
-//! Which JSON name is which field stands in [`table`], once for both directions.
+//! Which JSON name is which field stands in `json/table.rs`, once for both directions.
 
 mod element;
 #[cfg(test)]
