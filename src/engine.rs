@@ -155,6 +155,13 @@ impl Engine {
         &self.inner.shared.clock
     }
 
+    /// How long a bot may hold a delivery.
+    #[must_use]
+    pub fn delivery_deadline(&self, bot: &BotId) -> Duration {
+        let bot = self.inner.shared.settings.bots.get(bot);
+        bot.map_or(self.limits().delivery_deadline, |bot| bot.delivery_deadline)
+    }
+
     /// Whether the store took the last write, and no shutdown has begun.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -178,7 +185,7 @@ impl Engine {
     /// [`Error::ShuttingDown`].
     pub async fn post(&self, channel: &ChannelId, activity: v1::Activity) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
-        self.append(self.draft_post(channel, activity, Reply::Caller(reply))?).await?;
+        self.append_post(channel, activity, Reply::Caller(reply)).await?;
         result.await.map_err(|_| Error::ShuttingDown)?
     }
 
@@ -201,8 +208,10 @@ impl Engine {
         let (reply, result) = oneshot::channel();
         let draft = activity::outbound(activity, self.limits())?;
         let from = Origin::Backend { bot, reference };
-        let reply = Reply::Caller(reply);
-        self.append(Append { conversation, draft, from, key, reply }).await?;
+        let shard = self.shard(&conversation);
+        let conversation = Some(conversation);
+        let append = Append { conversation, draft, from, key, reply: Reply::Caller(reply) };
+        self.command(shard, Command::Append(Box::new(append))).await?;
         result.await.map_err(|_| Error::ShuttingDown)?
     }
 
@@ -385,12 +394,12 @@ impl Engine {
         }
     }
 
-    fn draft_post(
+    async fn append_post(
         &self,
         channel: &ChannelId,
         activity: v1::Activity,
         reply: Reply,
-    ) -> Result<Append, Error> {
+    ) -> Result<(), Error> {
         if !self.inner.shared.settings.channels.contains_key(channel) {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
@@ -400,12 +409,10 @@ impl Engine {
             channel: channel.clone(),
             conversation: ConversationId::from(id.unwrap_or_default()),
         };
+        let shard = self.shard(&conversation);
         let key = draft.id.clone();
-        Ok(Append { conversation, draft, from: Origin::Channel, key, reply })
-    }
-
-    async fn append(&self, append: Append) -> Result<(), Error> {
-        let shard = self.shard(&append.conversation);
+        let conversation = Some(conversation);
+        let append = Append { conversation, draft, from: Origin::Channel, key, reply };
         self.command(shard, Command::Append(Box::new(append))).await
     }
 

@@ -59,7 +59,13 @@ impl Principal {
     /// Whether it may send on behalf of `bot`.
     #[must_use]
     pub fn may_speak_for(&self, bot: &BotId) -> bool {
-        self.may_be_bot(bot) || self.has(&Role::Backend) || self.has(&Role::Admin)
+        self.may_be_bot(bot) || self.may_speak_for_all()
+    }
+
+    /// Whether it may send on behalf of every bot.
+    #[must_use]
+    pub fn may_speak_for_all(&self) -> bool {
+        self.open || self.has(&Role::Backend) || self.has(&Role::Admin)
     }
 
     /// Whether it may post for the users of `channel` and attach as its adapter.

@@ -36,7 +36,8 @@ pub(crate) enum Command {
 /// An activity to append.
 #[derive(Debug)]
 pub(crate) struct Append {
-    pub(crate) conversation: ConversationKey,
+    /// Where. `None`: where the delivery belongs that it cites.
+    pub(crate) conversation: Option<ConversationKey>,
     pub(crate) draft: Draft,
     pub(crate) from: From,
     /// Makes repeating safe.

@@ -27,7 +27,7 @@ impl Link {
 
     /// The session.
     #[must_use]
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
 
@@ -115,7 +115,8 @@ impl Link {
         Ok(())
     }
 
-    /// Appends an activity for the session's bot.
+    /// Appends an activity for the session's bot. Without a conversation, to that of the delivery it
+    /// cites.
     ///
     /// # Errors
     ///
@@ -124,20 +125,22 @@ impl Link {
         &self,
         frame: u64,
         client_id: String,
-        conversation: ConversationKey,
+        conversation: Option<ConversationKey>,
         cites: Option<DeliveryId>,
         activity: v1::Activity,
     ) -> Result<(), Error> {
         let draft = activity::outbound(activity, self.engine.limits())?;
         let session = Arc::clone(&self.session);
-        let append = Append {
-            conversation,
-            draft,
-            from: From::Bot { session: Arc::clone(&session), cites },
-            key: Some(client_id.clone()),
-            reply: Reply::Send { session, frame, client_id, cites },
+        let from = From::Bot { session: Arc::clone(&session), cites };
+        let key = Some(client_id.clone());
+        let reply = Reply::Send { session, frame, client_id, cites };
+        let shard = match (&conversation, cites) {
+            (Some(conversation), _) => self.engine.shard(conversation),
+            (None, Some(cited)) => self.shard_of(cited),
+            (None, None) => unreachable!("the stream checks that one is given"),
         };
-        self.engine.append(append).await
+        let append = Append { conversation, draft, from, key, reply };
+        self.engine.command(shard, Command::Append(Box::new(append))).await
     }
 
     /// Appends answers and finishes their delivery, all or nothing.
@@ -174,8 +177,7 @@ impl Link {
         };
         let session = Arc::clone(&self.session);
         let reply = Reply::Post { session, frame, post_id };
-        let append = self.engine.draft_post(channel, activity, reply)?;
-        self.engine.append(append).await
+        self.engine.append_post(channel, activity, reply).await
     }
 
     /// Tells the stream that one of its frames was refused.

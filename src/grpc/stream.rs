@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
 use super::convert;
-use crate::clock::{Clock, Sleep, Timestamp};
+use crate::clock::{Sleep, Timestamp};
 use crate::engine::session::{Event, Events, Refused, Session};
 use crate::engine::{Engine, Error, FrameError, Link};
 use crate::id::DeliveryId;
@@ -81,6 +81,12 @@ impl<T, E: Into<Error>> About<T> for Result<T, E> {
     }
 }
 
+/// The frame that says which frame was refused, and why.
+pub(super) fn refusal(refused: Refused) -> v1::Error {
+    let Refused { frame, error, client_id, delivery } = refused;
+    Failure::from(error).to_frame(frame, client_id, delivery.map_or(0, |id| id.0))
+}
+
 /// Ids of a frame, if there are not too many.
 pub(super) fn ids(ids: Vec<u64>, limit: usize) -> Result<Vec<DeliveryId>, FrameError> {
     let count = ids.len();
@@ -136,7 +142,7 @@ impl<D: Dialect> Reader<D> {
     async fn run(mut self, opened: oneshot::Sender<Result<Stage<D>, Failure>>) {
         match self.open().await {
             Ok(Opened { link, events, welcome }) => {
-                let session = link.shared_session();
+                let session = Arc::clone(link.session());
                 // If the client has gone, dropping the link detaches.
                 if opened.send(Ok(Stage { events, welcome, session })).is_ok() {
                     self.read(&link).await;

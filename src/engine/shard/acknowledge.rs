@@ -11,7 +11,7 @@ use crate::engine::error::Error;
 use crate::engine::log::Author;
 use crate::engine::retry;
 use crate::engine::round::Round;
-use crate::engine::session::{Acked, Event, Outcome, Refused, Session};
+use crate::engine::session::{Acked, Event, Outcome, Refused, Session, Subscriber};
 use crate::id::DeliveryId;
 use crate::proto::storage;
 use crate::store::keys::Key;
@@ -60,6 +60,7 @@ impl Shard {
         mut act: impl FnMut(&mut Self, Place, &mut Round),
     ) {
         let Acknowledge { session, frame, deliveries, want_result, .. } = request;
+        let is_egress = matches!(session.subscriber, Subscriber::Egress(_));
         let mut acked = Vec::new();
         for &id in deliveries {
             let outcome = match self.held_by(session, id) {
@@ -73,8 +74,11 @@ impl Shard {
             self.count_ack(outcome);
             match outcome {
                 // An adapter learns only of what went wrong.
-                Outcome::Stale | Outcome::Unknown if Self::is_egress(session) => {
-                    self.refuse_outcome(session, *frame, id, outcome, round);
+                Outcome::Stale | Outcome::Unknown if is_egress => {
+                    let (frame, error) = (*frame, self.not_held(id));
+                    let refused =
+                        Refused { frame, error, client_id: String::new(), delivery: Some(id) };
+                    round.answer(session, frame, Event::Refused(refused));
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown if *want_result => {
                     acked.push(Acked { id, outcome, appended: Vec::new() });
@@ -87,25 +91,14 @@ impl Shard {
         }
     }
 
-    fn refuse_outcome(
-        &self,
-        session: &Arc<Session>,
-        frame: u64,
-        id: DeliveryId,
-        outcome: Outcome,
-        round: &mut Round,
-    ) {
-        let error = match outcome {
-            Outcome::Unknown => Error::DeliveryUnknown(id),
-            Outcome::Stale | Outcome::Ok => Error::DeliveryStale(id),
-        };
-        let refused = Refused { frame, error, client_id: String::new(), delivery: Some(id) };
-        round.answer(session, frame, Event::Refused(refused));
-    }
-
     /// Why a delivery that is cited is not held by the one who cites it.
     pub(super) fn why_not_held(&self, id: DeliveryId) -> Outcome {
         if self.ids.has_made(id) { Outcome::Stale } else { Outcome::Unknown }
+    }
+
+    /// The same, as an error.
+    pub(super) fn not_held(&self, id: DeliveryId) -> Error {
+        if self.ids.has_made(id) { Error::DeliveryStale(id) } else { Error::DeliveryUnknown(id) }
     }
 
     pub(super) fn extend(

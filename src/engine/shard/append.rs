@@ -16,7 +16,7 @@ use crate::engine::delivery::Cursor;
 use crate::engine::error::Error;
 use crate::engine::log::{Author, Entry};
 use crate::engine::round::Round;
-use crate::engine::session::{Appended, Outcome, Session, Subscriber};
+use crate::engine::session::{Appended, Session, Subscriber};
 use crate::engine::settings::Outbound;
 use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
 use crate::proto::{storage, v1};
@@ -45,7 +45,7 @@ impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append { conversation, draft, from, key, reply } = append;
         let is_send = !matches!(from, From::Channel);
-        let result = match from {
+        let result = self.where_to(conversation, &from).and_then(|conversation| match from {
             From::Channel => self.append_inbound(conversation, draft, key, round),
             From::Bot { session, cites } => {
                 self.append_for_bot(conversation, draft, &session, cites, key, round)
@@ -53,7 +53,7 @@ impl Shard {
             From::Backend { bot, reference } => {
                 self.append_for_backend(conversation, draft, bot, reference, key, round)
             }
-        };
+        });
         if is_send {
             self.count_send(&result);
         }
@@ -61,6 +61,20 @@ impl Shard {
             round.must_be_durable();
         }
         round.reply(reply, result);
+    }
+
+    /// The conversation that is named, or that of the delivery that is cited.
+    fn where_to(&self, named: Option<ConversationKey>, from: &From) -> Result<ConversationKey, Error> {
+        match (named, from) {
+            (Some(named), _) => Ok(named),
+            (None, From::Bot { session, cites: Some(id) }) => {
+                let place = self.held_by(session, *id).ok_or_else(|| self.not_held(*id))?;
+                Ok(self.conversations[place.slot].key.clone())
+            }
+            (None, From::Bot { .. } | From::Channel | From::Backend { .. }) => {
+                unreachable!("an append names its conversation or cites a delivery")
+            }
+        }
     }
 
     fn count_send(&self, result: &Result<Appended, Error>) {
@@ -134,10 +148,7 @@ impl Shard {
             Some(id) => match self.held_by(session, id) {
                 Some(place) if place.slot == slot => self.answered(place),
                 Some(_) => return Err(Error::DeliveryElsewhere { delivery: id, conversation: key }),
-                None => return Err(match self.why_not_held(id) {
-                    Outcome::Unknown => Error::DeliveryUnknown(id),
-                    Outcome::Stale | Outcome::Ok => Error::DeliveryStale(id),
-                }),
+                None => return Err(self.not_held(id)),
             },
             None => Answered::default(),
         };

@@ -11,7 +11,7 @@ use super::{Attached, Place, Shard};
 use crate::engine::conversation::Reader;
 use crate::engine::delivery::{Return, State};
 use crate::engine::round::Round;
-use crate::engine::session::{self, Delivery, Event, Session, Subscriber};
+use crate::engine::session::{self, Delivery, Event, Session};
 use crate::id::DeliveryId;
 use crate::proto::storage;
 use crate::store::keys::Key;
@@ -304,11 +304,6 @@ impl Shard {
             }
             State::Idle | State::Ready | State::Held(_) | State::Resting { .. } => {}
         }
-    }
-
-    /// The subscriber of a session.
-    pub(super) fn is_egress(session: &Session) -> bool {
-        matches!(session.subscriber, Subscriber::Egress(_))
     }
 }
 
