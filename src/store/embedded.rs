@@ -31,7 +31,7 @@ const KEY_LIMIT_BYTES: usize = u16::MAX as usize;
 
 const MIB: u64 = 1024 * 1024;
 
-/// How an [`Embedded`] store is opened. The layout on disk does not depend on it.
+/// How an [`Embedded`] store is opened. Every store can be opened with any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Memory for blocks read from disk, in bytes. Default 64 MiB.
@@ -276,6 +276,9 @@ impl Keyspaces {
     }
 }
 
+// The database keeps the options with which a keyspace was created: a change to these is for new
+// stores only.
+
 fn hot_options(_: &Options) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // The same keys over and over: a larger one would hold more versions that nobody reads.
@@ -287,8 +290,8 @@ fn hot_options(_: &Options) -> KeyspaceCreateOptions {
 fn activity_options(options: &Options) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(options.memtable_bytes)
-        // From the third level on, where nearly all of the log is: texts become half as large, and
-        // what is read there is cold. Above, it would only slow down the merges.
+        // From the third level on, where nearly all of a long log is, and what is read is cold.
+        // Above, where everything is merged again soon, it would cost time and save little.
         .data_block_compression_policy(CompressionPolicy::new([
             CompressionType::None,
             CompressionType::None,
