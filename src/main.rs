@@ -1,1 +1,7 @@
-fn main() {}
+//! The `turnwire` program: everything it does is in [`turnwire::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    turnwire::cli::main()
+}

@@ -22,6 +22,20 @@ impl Meter {
         }
     }
 
+    /// Raises the bytes so that an activity of the largest size fits although an eighth of the
+    /// whole is not granted again; returns what that takes.
+    pub(super) fn fit(&mut self, max_activity_bytes: u32) -> Option<Credit> {
+        let bytes = 2 * i64::from(max_activity_bytes) - self.bytes;
+        if bytes <= 0 {
+            return None;
+        }
+        self.bytes += bytes;
+        Some(Credit {
+            deliveries: 0,
+            bytes,
+        })
+    }
+
     /// All of it.
     pub(super) fn whole(&self) -> Credit {
         Credit {
@@ -36,12 +50,10 @@ impl Meter {
         self.owed_bytes += bytes as i64;
     }
 
-    /// What to grant now, if it is worth a frame: an eighth of the whole, or all that is owed
-    /// when the bot holds nothing, because then nothing else would bring the next delivery.
-    pub(super) fn grant(&mut self, holds_nothing: bool) -> Option<Credit> {
-        let worth =
-            self.owed_deliveries * 8 >= self.deliveries || self.owed_bytes * 8 >= self.bytes;
-        if self.owed_deliveries == 0 || !(worth || holds_nothing) {
+    /// What to grant now, if it is worth a frame: an eighth of the whole. The gateway has the
+    /// rest, so that what is kept back never stops it.
+    pub(super) fn grant(&mut self) -> Option<Credit> {
+        if self.owed_deliveries * 8 < self.deliveries && self.owed_bytes * 8 < self.bytes {
             return None;
         }
         Some(Credit {
@@ -58,8 +70,8 @@ impl Meter {
     /// difference would add up until the session stalls.
     pub(super) fn missing(&self, balance_deliveries: i64, balance_bytes: i64) -> Option<Credit> {
         let credit = Credit {
-            deliveries: (self.deliveries - balance_deliveries).max(0),
-            bytes: (self.bytes - balance_bytes).max(0),
+            deliveries: (self.deliveries - self.owed_deliveries - balance_deliveries).max(0),
+            bytes: (self.bytes - self.owed_bytes - balance_bytes).max(0),
         };
         (credit.deliveries > 0 || credit.bytes > 0).then_some(credit)
     }
@@ -73,31 +85,38 @@ mod tests {
     fn credit_is_granted_by_the_eighth() {
         let mut meter = Meter::new(16, 1_000);
         meter.finish(10);
-        assert_eq!(meter.grant(false), None);
+        assert_eq!(meter.grant(), None);
         meter.finish(10);
         assert_eq!(
-            meter.grant(false),
+            meter.grant(),
             Some(Credit {
                 deliveries: 2,
                 bytes: 20
             })
         );
-        assert_eq!(meter.grant(false), None);
+        assert_eq!(meter.grant(), None);
     }
 
     #[test]
     fn large_deliveries_are_granted_by_their_bytes() {
         let mut meter = Meter::new(1_000, 1_000);
         meter.finish(125);
-        assert!(meter.grant(false).is_some());
+        assert!(meter.grant().is_some());
     }
 
     #[test]
-    fn a_bot_that_holds_nothing_grants_all_it_owes() {
-        let mut meter = Meter::new(1_000, 1_000_000);
-        assert_eq!(meter.grant(true), None);
+    fn the_smallest_credit_is_granted_one_by_one() {
+        let mut meter = Meter::new(1, 1_000);
         meter.finish(1);
-        assert!(meter.grant(true).is_some());
+        assert!(meter.grant().is_some());
+    }
+
+    #[test]
+    fn the_largest_activity_fits() {
+        let mut meter = Meter::new(10, 100);
+        assert_eq!(meter.fit(50), None);
+        assert_eq!(meter.fit(80).map(|credit| credit.bytes), Some(60));
+        assert_eq!(meter.whole().bytes, 160);
     }
 
     #[test]

@@ -98,6 +98,9 @@ where
     {
         let mut heartbeat = self.heartbeat_interval();
         let mut ending: Option<Ending> = None;
+        if let Some(credit) = self.credit.fit(self.welcome.max_activity_bytes) {
+            self.outbox.send(credit);
+        }
         loop {
             if let Some(state) = &ending
                 && self.has_finished(state)
@@ -134,7 +137,7 @@ where
                 () = sleep_until(deadline) => break,
             }
             if ending.is_none()
-                && let Some(credit) = self.credit.grant(self.held.is_empty())
+                && let Some(credit) = self.credit.grant()
             {
                 self.outbox.send(credit);
             }

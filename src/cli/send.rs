@@ -1,0 +1,149 @@
+//! `turnwire send`: speaks first, on behalf of a bot.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::json;
+use turnwire_client::conversations::Conversations;
+use turnwire_client::proto::{
+    Activity, ConversationName, ListConversationsRequest, SendActivityRequest,
+    list_conversations_request::Filter,
+};
+
+use super::address::{self, Address};
+use super::connection::Connection;
+use super::exit::Usage;
+use super::{escape, json, output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What to say
+    #[arg(required_unless_present = "activity")]
+    text: Option<String>,
+    /// Where to: CHANNEL/ID, or the ID alone with --channel [default: the newest conversation]
+    #[arg(long, value_name = "CHANNEL/ID")]
+    conversation: Option<String>,
+    /// The channel of --conversation, or of which to take the newest conversation
+    #[arg(long)]
+    channel: Option<String>,
+    /// The bot that speaks [default: the only bot of the conversation]
+    #[arg(long, value_name = "BOT")]
+    bot: Option<String>,
+    /// Makes it safe to send again: the same id within 24 hours is sent once
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Send the activity in this JSON file, or on stdin for `-`; TEXT replaces its text
+    #[arg(long, value_name = "FILE")]
+    activity: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
+    let activity = activity(&args)?;
+    let named = named(args.conversation.as_deref(), args.channel.as_deref())?;
+    let client = connection.open().await?;
+    let conversations = client.conversations();
+    let conversation = match named {
+        Some(conversation) => conversation,
+        None => newest(&conversations, args.channel).await?,
+    };
+    let request = SendActivityRequest {
+        request_id: args.request_id.unwrap_or_default(),
+        target: Some(conversation.clone().into()),
+        bot_id: args.bot.unwrap_or_default(),
+        activity: Some(activity),
+    };
+    let sent = conversations.send_request(request).await?;
+    let conversation = address::text(&conversation);
+    if json {
+        return output::json(&json!({
+            "conversation": conversation,
+            "activityId": sent.appended.activity_id,
+            "sequence": sent.appended.sequence,
+            "repeated": sent.repeated,
+        }));
+    }
+    let again = if sent.repeated {
+        " (was sent before)"
+    } else {
+        ""
+    };
+    output::line(&format!(
+        "{}  {}  {}{again}",
+        escape::line(&conversation),
+        sent.appended.sequence,
+        escape::line(&sent.appended.activity_id),
+    ))
+}
+
+fn activity(args: &Args) -> anyhow::Result<Activity> {
+    let mut activity = match args.activity.as_deref() {
+        Some(path) => read(path)?,
+        None => Activity::of_type("message"),
+    };
+    if let Some(text) = &args.text {
+        activity.text = Some(text.clone());
+    }
+    Ok(activity)
+}
+
+fn read(path: &Path) -> anyhow::Result<Activity> {
+    let mut text = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .read_to_end(&mut text)
+            .context("cannot read stdin")?;
+    } else {
+        text = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    }
+    json::decode(&text).with_context(|| format!("`{}` holds no activity", path.display()))
+}
+
+/// The conversation that the flags name, if they name one.
+fn named(
+    conversation: Option<&str>,
+    channel: Option<&str>,
+) -> Result<Option<ConversationName>, Usage> {
+    match (conversation, channel) {
+        (None, _) => Ok(None),
+        (Some(conversation), Some(channel)) => {
+            Ok(Some(ConversationName::new(channel, conversation)))
+        }
+        (Some(conversation), None) => {
+            let address: Result<Address, String> = conversation.parse();
+            address
+                .map(|address| Some(address.0))
+                .map_err(|error| Usage(format!("--conversation `{conversation}`: {error}")))
+        }
+    }
+}
+
+async fn newest(
+    conversations: &Conversations,
+    channel: Option<String>,
+) -> anyhow::Result<ConversationName> {
+    let request = ListConversationsRequest {
+        filter: channel.map(Filter::ChannelId),
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let page = conversations.list_page(request).await?;
+    let newest = page.conversations.into_iter().next();
+    newest
+        .and_then(|newest| newest.name)
+        .context("there is no conversation yet; begin one with `turnwire chat`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_named_whole_or_by_its_channel() {
+        let name = Some(ConversationName::new("dev", "c/1"));
+        assert_eq!(named(Some("dev/c/1"), None).ok(), Some(name.clone()));
+        assert_eq!(named(Some("c/1"), Some("dev")).ok(), Some(name));
+        assert_eq!(named(None, Some("dev")).ok(), Some(None));
+        assert!(named(Some("c-1"), None).is_err());
+    }
+}
