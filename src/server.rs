@@ -59,9 +59,16 @@ pub struct Parts {
 impl Default for Parts {
     /// The machine's clock, the store in the data folder, and a seed from the machine's randomness.
     fn default() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the randomness that is handed in")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the randomness that is handed in"
+        )]
         let seed = rand::random();
-        Self { clock: Arc::new(System), store: None, seed }
+        Self {
+            clock: Arc::new(System),
+            store: None,
+            seed,
+        }
     }
 }
 
@@ -90,7 +97,10 @@ impl Server {
             }
         };
         // Bound before the engine starts: a taken port is the usual mistake, and cheap to undo.
-        let listen = |source| Error::Listen { address: config.listen, source };
+        let listen = |source| Error::Listen {
+            address: config.listen,
+            source,
+        };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let settings = settings(config, parts.seed);
@@ -101,7 +111,12 @@ impl Server {
         }
         let grpc = grpc::routes(&engine, authenticator).await?;
         let router = http::routes(engine.clone()).merge(grpc.prepare().into_axum_router());
-        Ok(Self { engine, listener, address, router })
+        Ok(Self {
+            engine,
+            listener,
+            address,
+            router,
+        })
     }
 
     /// Where the gateway listens.
@@ -118,7 +133,12 @@ impl Server {
 
     /// Serves until `stop` completes, then drains and stops.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        let Self { engine, listener, address, router } = self;
+        let Self {
+            engine,
+            listener,
+            address,
+            router,
+        } = self;
         info!(%address, "listening");
         let connections = connections::Connections::new(router);
         let connections = connections.accept(listener, stop).await;

@@ -21,12 +21,18 @@ pub(super) async fn readyz(State(engine): State<Engine>) -> (StatusCode, &'stati
     } else if engine.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the store failed its last write; see the log\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store failed its last write; see the log\n",
+        )
     }
 }
 
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(engine): State<Engine>) -> impl IntoResponse {
     engine.gauge();
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], engine.metrics().encode())
+    (
+        [(header::CONTENT_TYPE, CONTENT_TYPE)],
+        engine.metrics().encode(),
+    )
 }

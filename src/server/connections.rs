@@ -51,11 +51,19 @@ impl Connections {
             .max_header_list_size(HEADER_LIST_BYTES)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        Self { builder, router, open: GracefulShutdown::new() }
+        Self {
+            builder,
+            router,
+            open: GracefulShutdown::new(),
+        }
     }
 
     /// Accepts until `stop` completes.
-    pub(super) async fn accept(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Self {
+    pub(super) async fn accept(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Self {
         let mut stop = pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -79,7 +87,9 @@ impl Connections {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         let service = TowerToHyperService::new(self.router.clone());
-        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
+        let connection = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(socket), service);
         let connection = self.open.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -90,7 +100,10 @@ impl Connections {
 
     /// Lets the connections finish what they are answering, for the grace at most.
     pub(super) async fn close(self, grace: Duration) {
-        if tokio::time::timeout(grace, self.open.shutdown()).await.is_err() {
+        if tokio::time::timeout(grace, self.open.shutdown())
+            .await
+            .is_err()
+        {
             warn!("some connections did not end in time");
         }
     }
