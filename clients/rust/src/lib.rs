@@ -12,6 +12,9 @@ pub mod bot;
 pub mod channel;
 pub mod conversations;
 
+#[cfg(test)]
+mod stage;
+
 pub use connect::{Client, ClientOptions, Token};
 pub use error::{Error, Refusal};
 
