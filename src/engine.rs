@@ -1,3 +1,456 @@
 //! The engine: conversations, deliveries and sessions, without any transport.
+//!
+//! [`Engine`] is the cheap handle that every front door holds; [`Link`] is what a stream holds of it.
+//! Behind them, shards own the conversations: see `shard`.
 
-pub mod limits;
+mod command;
+mod conversation;
+pub mod delivery;
+mod error;
+mod feed;
+mod link;
+pub mod log;
+mod read;
+mod retry;
+mod round;
+pub mod session;
+pub mod settings;
+mod shard;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::activity;
+use crate::clock::Clock;
+use crate::id::{BotId, ChannelId, ConversationId, ConversationKey};
+use crate::metrics::Metrics;
+use crate::proto::v1;
+use crate::store::{self, KeyRange, Order, Store};
+
+pub use command::{Backlog, Nack};
+pub use conversation::Stored as Conversation;
+pub use error::{Error, FrameError};
+pub use feed::Follower;
+pub use link::Link;
+pub use read::{Filter, ListPosition};
+
+use command::{Append, Command, From as Origin, Reply};
+use session::{Appended, Credit, Event, Events, Session, Subscriber};
+use settings::Settings;
+use shard::{Shard, Shared};
+
+/// A handle on the engine. Cheap to clone; the engine runs until [`stop`](Self::stop).
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    shards: Vec<mpsc::Sender<Command>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// The attached sessions; one for each subscriber and instance.
+    sessions: Mutex<HashMap<(Subscriber, String), Arc<Session>>>,
+    next_session: AtomicU64,
+    random: Mutex<StdRng>,
+    draining: AtomicBool,
+}
+
+/// Where to start following a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// After a sequence; after zero is the oldest that is kept.
+    After(crate::id::Sequence),
+    /// After the newest activity.
+    End,
+}
+
+impl Engine {
+    /// Starts an engine on a store that was opened for the `epoch`th time.
+    ///
+    /// Takes time in proportion to the conversations that may have pending work, and no more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreFailed`] when the store cannot be read.
+    pub fn open(
+        store: Arc<dyn Store>,
+        epoch: u32,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let count = settings.shards;
+        assert!((1..=shard::MOST).contains(&count), "1 to {} shards", shard::MOST);
+        let mut live: Vec<VecDeque<ConversationKey>> = vec![VecDeque::new(); count];
+        let mut corrupt = None;
+        store.scan(&KeyRange::live(), Order::Ascending, &mut |key, _| {
+            match store::keys::decode_live(key) {
+                Ok(conversation) => {
+                    live[shard_of(&conversation, count)].push_back(conversation);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    corrupt = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = corrupt {
+            return Err(error.into());
+        }
+        let random = Mutex::new(StdRng::seed_from_u64(settings.seed));
+        let commands = settings.limits.shard_commands;
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            settings,
+            metrics,
+            epoch,
+            declared: Mutex::default(),
+            backlogs: Mutex::default(),
+            held: AtomicUsize::new(0),
+            resident: AtomicUsize::new(0),
+            healthy: AtomicBool::new(true),
+        });
+        let mut shards = Vec::new();
+        let mut threads = Vec::new();
+        for (index, live) in live.into_iter().enumerate() {
+            let (sender, receiver) = mpsc::channel(commands);
+            let shard = Shard::new(index as u8, Arc::clone(&shared), live);
+            let thread = shard::spawn(index, shard, receiver);
+            threads.push(thread.map_err(|error| Error::Thread(Arc::new(error)))?);
+            shards.push(sender);
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                shards,
+                threads: Mutex::new(threads),
+                sessions: Mutex::default(),
+                next_session: AtomicU64::new(1),
+                random,
+                draining: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &crate::limits::Limits {
+        &self.inner.shared.settings.limits
+    }
+
+    /// The engine's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.shared.clock
+    }
+
+    /// How long a bot may hold a delivery.
+    #[must_use]
+    pub fn delivery_deadline(&self, bot: &BotId) -> Duration {
+        let bot = self.inner.shared.settings.bots.get(bot);
+        bot.map_or(self.limits().delivery_deadline, |bot| bot.delivery_deadline)
+    }
+
+    /// Whether the store took the last write, and no shutdown has begun.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.shared.healthy.load(Ordering::Relaxed) && !self.is_draining()
+    }
+
+    /// Whether a shutdown has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Appends what a channel posts, durably. The first activity of a conversation starts it.
+    ///
+    /// The activity's own id, if it has one, makes repeating safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ChannelUnknown`], [`Error::Activity`], [`Error::GroupsUnsupported`],
+    /// [`Error::IdempotencyMismatch`], [`Error::StoreFull`], [`Error::StoreFailed`],
+    /// [`Error::ShuttingDown`].
+    pub async fn post(&self, channel: &ChannelId, activity: v1::Activity) -> Result<Appended, Error> {
+        let (reply, result) = oneshot::channel();
+        self.append_post(channel, activity, Reply::Caller(reply)).await?;
+        result.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    /// Appends what a backend says for a bot, durably. `key` makes repeating safe; `reference` is
+    /// applied in place of the one the gateway keeps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConversationUnknown`], [`Error::BotAbsent`], [`Error::BotAmbiguous`],
+    /// [`Error::Activity`], [`Error::IdempotencyMismatch`], [`Error::StoreFull`],
+    /// [`Error::StoreFailed`], [`Error::ShuttingDown`].
+    pub async fn send_activity(
+        &self,
+        conversation: ConversationKey,
+        bot: Option<BotId>,
+        reference: Option<Box<v1::ConversationReference>>,
+        key: Option<String>,
+        activity: v1::Activity,
+    ) -> Result<Appended, Error> {
+        let (reply, result) = oneshot::channel();
+        let draft = activity::outbound(activity, self.limits())?;
+        let from = Origin::Backend { bot, reference };
+        let shard = self.shard(&conversation);
+        let conversation = Some(conversation);
+        let append = Append { conversation, draft, from, key, reply: Reply::Caller(reply) };
+        self.command(shard, Command::Append(Box::new(append))).await?;
+        result.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    /// Follows a conversation from `start` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConversationUnknown`]; [`Error::SequenceGone`] when retention has removed what
+    /// follows `start`; [`Error::StoreFailed`], [`Error::ShuttingDown`].
+    pub async fn follow(&self, conversation: ConversationKey, start: Start) -> Result<Follower, Error> {
+        let (reply, followed) = oneshot::channel();
+        let command = Command::Follow { conversation: conversation.clone(), reply };
+        self.command(self.shard(&conversation), command).await?;
+        let followed = followed.await.map_err(|_| Error::ShuttingDown)??;
+        let kept_after = followed.first.previous();
+        let position = match start {
+            Start::End => followed.last,
+            Start::After(crate::id::Sequence::START) => kept_after,
+            Start::After(sequence) if sequence < kept_after => {
+                return Err(Error::SequenceGone { first: followed.first });
+            }
+            Start::After(sequence) => sequence.min(followed.last),
+        };
+        let store = Arc::clone(&self.inner.shared.store);
+        Ok(Follower::new(conversation, position, followed.feed, store, self.limits()))
+    }
+
+    /// Attaches a session of a bot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BotUnknown`], [`Error::CreditOutOfRange`], [`Error::TooManySessions`],
+    /// [`Error::ShuttingDown`].
+    pub async fn attach_bot(
+        &self,
+        bot: &BotId,
+        instance: &str,
+        credit: Credit,
+    ) -> Result<(Link, Events), Error> {
+        if !self.inner.shared.settings.bots.contains_key(bot) {
+            return Err(Error::BotUnknown(bot.clone()));
+        }
+        self.attach(Subscriber::Bot(bot.clone()), instance, credit).await
+    }
+
+    /// Attaches an adapter to its channel, and notes what it declares the channel can do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ChannelUnknown`], [`Error::CreditOutOfRange`], [`Error::TooManySessions`],
+    /// [`Error::ShuttingDown`].
+    pub async fn attach_channel(
+        &self,
+        channel: &ChannelId,
+        instance: &str,
+        capabilities: v1::ChannelCapabilities,
+        credit: Credit,
+    ) -> Result<(Link, Events), Error> {
+        if !self.inner.shared.settings.channels.contains_key(channel) {
+            return Err(Error::ChannelUnknown(channel.clone()));
+        }
+        self.inner.shared.declared().insert(channel.clone(), capabilities);
+        self.attach(Subscriber::Egress(channel.clone()), instance, credit).await
+    }
+
+    async fn attach(
+        &self,
+        subscriber: Subscriber,
+        instance: &str,
+        credit: Credit,
+    ) -> Result<(Link, Events), Error> {
+        if self.is_draining() {
+            return Err(Error::ShuttingDown);
+        }
+        let number = session::Number(self.inner.next_session.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{:032x}", self.random().random::<u128>());
+        let (session, events) =
+            Session::new(id.into(), number, subscriber.clone(), instance.to_owned());
+        session.grant(credit, self.limits())?;
+        let replaced = {
+            let mut sessions = self.sessions();
+            let key = (subscriber, instance.to_owned());
+            let limit = self.limits().sessions;
+            if sessions.len() >= limit && !sessions.contains_key(&key) {
+                return Err(Error::TooManySessions { limit });
+            }
+            sessions.insert(key, Arc::clone(&session))
+        };
+        let link = Link::new(self.clone(), Arc::clone(&session));
+        if let Some(old) = replaced {
+            old.end(Error::SessionReplaced(instance.to_owned()));
+            self.command_all(|| Command::Detach(old.number)).await?;
+        }
+        self.command_all(|| Command::Attach(Arc::clone(&session))).await?;
+        Ok((link, events))
+    }
+
+    /// Ends a session: what it holds goes to others.
+    async fn detach(&self, session: Arc<Session>) {
+        {
+            let mut sessions = self.sessions();
+            let key = (session.subscriber.clone(), session.instance.clone());
+            if sessions.get(&key).is_some_and(|other| other.number == session.number) {
+                sessions.remove(&key);
+            }
+        }
+        // Shards that are gone hold nothing any more.
+        let _ = self.command_all(|| Command::Detach(session.number)).await;
+    }
+
+    /// What waits for a subscriber, as of the last second.
+    #[must_use]
+    pub fn backlog(&self, subscriber: &Subscriber) -> Backlog {
+        let backlogs = self.inner.shared.backlogs();
+        let shards = 0..self.inner.shards.len() as u8;
+        let parts = shards.filter_map(|shard| backlogs.get(&(shard, subscriber.clone())));
+        parts.fold(Backlog::default(), |sum, part| sum.with(*part))
+    }
+
+    /// Brings the gauges up to date: sessions, conversations in memory, what waits for each bot.
+    pub fn gauge(&self) {
+        let metrics = &self.inner.shared.metrics;
+        let (bots, channels): (Vec<_>, Vec<_>) =
+            self.sessions().keys().map(|(name, _)| name.clone()).partition(|name| {
+                matches!(name, Subscriber::Bot(_))
+            });
+        metrics.sessions.bot.set(bots.len() as i64);
+        metrics.sessions.channel.set(channels.len() as i64);
+        metrics.conversations_resident.set(self.inner.shared.resident.load(Ordering::Relaxed) as i64);
+        for bot in self.inner.shared.settings.bots.keys() {
+            let backlog = self.backlog(&Subscriber::Bot(bot.clone()));
+            metrics.undelivered(bot.as_str()).set(backlog.undelivered as i64);
+        }
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.shared.metrics
+    }
+
+    /// Begins a shutdown: hands nothing more over, tells every session, and waits until what is in
+    /// work is finished, or for the grace.
+    pub async fn drain(&self) {
+        const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+        self.inner.draining.store(true, Ordering::Relaxed);
+        // A shard that is gone has nothing to drain.
+        let _ = self.command_all(|| Command::Drain).await;
+        let grace = self.limits().shutdown_grace;
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in sessions {
+            let reconnect_after = Duration::from_millis(self.random().random_range(100..1_000));
+            session.tell(Event::Drain { reconnect_after, grace });
+        }
+        let clock = self.clock();
+        let until = clock.now().after(grace);
+        while self.inner.shared.held.load(Ordering::Relaxed) > 0 && clock.now() < until {
+            clock.sleep_until(clock.now().after(LOOK_INTERVAL)).await;
+        }
+    }
+
+    /// Ends all sessions and stops the shards, with everything durable. Later calls are refused with
+    /// [`Error::ShuttingDown`].
+    pub async fn stop(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        let sessions: Vec<_> = self.sessions().drain().map(|(_, session)| session).collect();
+        for session in sessions {
+            session.end(Error::ShuttingDown);
+        }
+        for shard in &self.inner.shards {
+            let (done, stopped) = oneshot::channel();
+            if shard.send(Command::Stop(done)).await.is_ok() {
+                let _ = stopped.await;
+            }
+        }
+        let threads = std::mem::take(&mut *lock(&self.inner.threads));
+        for thread in threads {
+            // They have said that they stopped; a panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+
+    async fn append_post(
+        &self,
+        channel: &ChannelId,
+        activity: v1::Activity,
+        reply: Reply,
+    ) -> Result<(), Error> {
+        if !self.inner.shared.settings.channels.contains_key(channel) {
+            return Err(Error::ChannelUnknown(channel.clone()));
+        }
+        let draft = activity::inbound(activity, self.limits())?;
+        let id = draft.conversation.as_ref().and_then(|conversation| conversation.id.as_deref());
+        let conversation = ConversationKey {
+            channel: channel.clone(),
+            conversation: ConversationId::from(id.unwrap_or_default()),
+        };
+        let shard = self.shard(&conversation);
+        let key = draft.id.clone();
+        let conversation = Some(conversation);
+        let append = Append { conversation, draft, from: Origin::Channel, key, reply };
+        self.command(shard, Command::Append(Box::new(append))).await
+    }
+
+    async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {
+        self.inner.shards[shard].send(command).await.map_err(|_| Error::ShuttingDown)
+    }
+
+    async fn command_all(&self, command: impl Fn() -> Command) -> Result<(), Error> {
+        for shard in 0..self.inner.shards.len() {
+            self.command(shard, command()).await?;
+        }
+        Ok(())
+    }
+
+    fn shard(&self, conversation: &ConversationKey) -> usize {
+        shard_of(conversation, self.inner.shards.len())
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<(Subscriber, String), Arc<Session>>> {
+        lock(&self.inner.sessions)
+    }
+
+    fn random(&self) -> MutexGuard<'_, StdRng> {
+        lock(&self.inner.random)
+    }
+}
+
+/// Locks what stays valid whatever happened to another holder: single inserts and reads.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which of `shards` owns a conversation.
+fn shard_of(conversation: &ConversationKey, shards: usize) -> usize {
+    if shards == 1 {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    conversation.hash(&mut hasher);
+    (hasher.finish() % shards as u64) as usize
+}

@@ -1,1 +1,55 @@
-//! The gRPC services.
+//! The gRPC services, one file each: they translate between frames and the engine, and decide
+//! nothing but who may call.
+
+mod access;
+mod bots;
+mod channels;
+mod convert;
+mod conversations;
+mod page;
+mod stream;
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+
+use crate::auth::Authenticator;
+use crate::engine::Engine;
+use crate::proto;
+use crate::proto::server::bot_service_server::BotServiceServer;
+use crate::proto::server::channel_service_server::ChannelServiceServer;
+use crate::proto::server::conversation_service_server::ConversationServiceServer;
+
+/// The services on one set of routes. Health and reflection are open to everyone: they say nothing
+/// about conversations.
+///
+/// # Errors
+///
+/// The descriptors that reflection serves cannot be read: a broken build.
+pub async fn routes(
+    engine: &Engine,
+    authenticator: Arc<Authenticator>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let limit = engine.limits().frame_bytes;
+    let check = access::Check::new(authenticator);
+    let bots = BotServiceServer::new(bots::Service::new(engine.clone()))
+        .max_decoding_message_size(limit);
+    let channels = ChannelServiceServer::new(channels::Service::new(engine.clone()))
+        .max_decoding_message_size(limit);
+    let conversations = ConversationServiceServer::new(conversations::Service::new(engine.clone()))
+        .max_decoding_message_size(limit);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<BotServiceServer<bots::Service>>().await;
+    reporter.set_serving::<ChannelServiceServer<channels::Service>>().await;
+    reporter.set_serving::<ConversationServiceServer<conversations::Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(InterceptedService::new(bots, check.clone()))
+        .add_service(InterceptedService::new(channels, check.clone()))
+        .add_service(InterceptedService::new(conversations, check))
+        .add_service(health)
+        .add_service(reflection))
+}

@@ -6,6 +6,8 @@ pub mod proto;
 
 pub mod clock;
 pub mod id;
+pub mod limits;
+pub mod metrics;
 
 pub mod activity;
 pub mod store;

@@ -1,1 +1,275 @@
-//! (to come)
+//! One table: failure -> stable reason, gRPC code, HTTP status, and whether to retry.
+//!
+//! gRPC errors carry `google.rpc.ErrorInfo` with the reason, `BadRequest` where a field is at fault
+//! and `RetryInfo` where waiting helps. The HTTP column is for the channels that speak HTTP.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tracing::{debug, warn};
+
+use crate::engine::{Error, FrameError};
+use crate::proto::v1;
+use crate::{activity, auth};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "turnwire";
+
+/// Everything that a caller can be refused with.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] Error),
+    /// The caller is not known.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// The caller is known, and may not do this.
+    #[error("`{principal}` may not do this; it needs the role {needs}")]
+    RoleMissing {
+        /// The caller.
+        principal: String,
+        /// The role that would allow it, or the roles one of which would.
+        needs: String,
+    },
+    /// A field of a request is wrong.
+    #[error("`{field}` {problem}")]
+    RequestInvalid {
+        /// The field's path in the request.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The first frame of a stream was not a Hello.
+    #[error("the first frame of a stream must be a Hello")]
+    HelloExpected,
+    /// No first frame came in time.
+    #[error("no Hello came within `{0:?}`")]
+    HelloTimeout(Duration),
+    /// The Hello cannot be honoured.
+    #[error("`{field}` {problem}")]
+    HelloInvalid {
+        /// The field's path in the Hello.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The client speaks no version that the gateway does.
+    #[error("the client speaks protocol versions {min} to {max}, and the gateway speaks 1")]
+    ProtocolUnsupported {
+        /// The client's lowest.
+        min: u32,
+        /// The client's highest.
+        max: u32,
+    },
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Stable name, for programs.
+    pub reason: &'static str,
+    /// gRPC code.
+    pub code: Code,
+    /// HTTP status.
+    pub http: u16,
+    /// Whether to send the same again.
+    pub retry: v1::Retry,
+}
+
+impl Failure {
+    /// The failure's row.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        use v1::Retry::{Later, Never, Uncertain};
+        let (reason, code, http, retry) = match self {
+            Self::Engine(error) => match error {
+                Error::Activity(activity::Error::Invalid(_)) => {
+                    ("ACTIVITY_INVALID", Code::InvalidArgument, 400, Never)
+                }
+                Error::Activity(activity::Error::TooLarge { limit, .. }) => match *limit {
+                    "channel_data_bytes" => {
+                        ("CHANNEL_DATA_TOO_LARGE", Code::InvalidArgument, 413, Never)
+                    }
+                    _ => ("ACTIVITY_TOO_LARGE", Code::InvalidArgument, 413, Never),
+                },
+                Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
+                Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
+                Error::ConversationUnknown(_) => {
+                    ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never)
+                }
+                Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
+                Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
+                Error::GroupsUnsupported(_) => {
+                    ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never)
+                }
+                Error::IdempotencyMismatch { .. } => {
+                    ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
+                }
+                Error::CreditOutOfRange { .. } => {
+                    ("CREDIT_OUT_OF_RANGE", Code::InvalidArgument, 400, Never)
+                }
+                Error::DeliveryStale(_) => ("DELIVERY_STALE", Code::FailedPrecondition, 409, Never),
+                Error::DeliveryUnknown(_) => ("DELIVERY_UNKNOWN", Code::NotFound, 404, Never),
+                Error::DeliveryElsewhere { .. } => {
+                    ("DELIVERY_ELSEWHERE", Code::InvalidArgument, 400, Never)
+                }
+                Error::SequenceGone { .. } => ("SEQUENCE_GONE", Code::OutOfRange, 410, Never),
+                Error::SessionReplaced(_) => ("SESSION_REPLACED", Code::Aborted, 409, Never),
+                Error::TooManySessions { .. } => {
+                    ("TOO_MANY_SESSIONS", Code::ResourceExhausted, 503, Later)
+                }
+                Error::StoreFull { .. } => ("STORE_FULL", Code::ResourceExhausted, 507, Later),
+                Error::StoreFailed(_) => ("STORE_FAILED", Code::Unavailable, 503, Uncertain),
+                Error::FollowAgain => ("FOLLOW_AGAIN", Code::Unavailable, 503, Later),
+                Error::Frame(FrameError::Unknown) => {
+                    ("FRAME_UNKNOWN", Code::InvalidArgument, 400, Never)
+                }
+                Error::Frame(FrameError::HelloRepeated) => {
+                    ("HELLO_REPEATED", Code::FailedPrecondition, 400, Never)
+                }
+                Error::Frame(FrameError::Invalid { .. }) => {
+                    ("FRAME_INVALID", Code::InvalidArgument, 400, Never)
+                }
+                Error::Frame(FrameError::TooManyIds { .. }) => {
+                    ("TOO_MANY_IDS", Code::InvalidArgument, 400, Never)
+                }
+                Error::Frame(FrameError::TooManySends { .. }) => {
+                    ("TOO_MANY_SENDS", Code::InvalidArgument, 400, Never)
+                }
+                Error::FrameUnreadable { .. } => {
+                    ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never)
+                }
+                Error::HeartbeatMissed(_) => ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later),
+                Error::Thread(_) => ("THREAD_FAILED", Code::ResourceExhausted, 503, Later),
+                Error::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable, 503, Later),
+            },
+            Self::Auth(auth::Error::TokenMissing) => {
+                ("TOKEN_MISSING", Code::Unauthenticated, 401, Never)
+            }
+            Self::Auth(auth::Error::TokenUnknown) => {
+                ("TOKEN_UNKNOWN", Code::Unauthenticated, 403, Never)
+            }
+            Self::RoleMissing { .. } => ("ROLE_MISSING", Code::PermissionDenied, 403, Never),
+            Self::RequestInvalid { .. } => ("REQUEST_INVALID", Code::InvalidArgument, 400, Never),
+            Self::HelloExpected => ("HELLO_EXPECTED", Code::FailedPrecondition, 400, Never),
+            Self::HelloTimeout(_) => ("HELLO_TIMEOUT", Code::DeadlineExceeded, 408, Later),
+            Self::HelloInvalid { .. } => ("HELLO_INVALID", Code::InvalidArgument, 400, Never),
+            Self::ProtocolUnsupported { .. } => {
+                ("PROTOCOL_UNSUPPORTED", Code::InvalidArgument, 400, Never)
+            }
+        };
+        Row { reason, code, http, retry }
+    }
+
+    /// The path of the field that is at fault.
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::Engine(Error::Activity(activity::Error::Invalid(invalid))) => {
+                Some(format!("activity.{}", invalid.path))
+            }
+            Self::Engine(Error::Activity(activity::Error::TooLarge { limit, .. })) => {
+                let field = if *limit == "channel_data_bytes" { "activity.channelData" } else { "activity" };
+                Some(field.to_owned())
+            }
+            Self::Engine(Error::CreditOutOfRange { field, .. })
+            | Self::Engine(Error::Frame(FrameError::Invalid { field, .. }))
+            | Self::RequestInvalid { field, .. }
+            | Self::HelloInvalid { field, .. } => Some((*field).to_owned()),
+            Self::Engine(_)
+            | Self::Auth(_)
+            | Self::RoleMissing { .. }
+            | Self::HelloExpected
+            | Self::HelloTimeout(_)
+            | Self::ProtocolUnsupported { .. } => None,
+        }
+    }
+
+    /// Facts for programs.
+    fn metadata(&self) -> HashMap<String, String> {
+        let mut facts = HashMap::new();
+        let mut fact = |name: &str, value: String| {
+            facts.insert(name.to_owned(), value);
+        };
+        if let Some(field) = self.field() {
+            fact("field", field);
+        }
+        match self {
+            Self::Engine(Error::Activity(activity::Error::TooLarge { limit, allowed, actual })) => {
+                fact("limit", format!("{limit}={allowed}"));
+                fact("value", actual.to_string());
+            }
+            Self::Engine(Error::CreditOutOfRange { grant, limit, .. }) => {
+                fact("limit", limit.to_string());
+                fact("value", grant.to_string());
+            }
+            Self::Engine(Error::Frame(FrameError::TooManyIds { count, limit })) => {
+                fact("limit", format!("ack_ids={limit}"));
+                fact("value", count.to_string());
+            }
+            Self::Engine(Error::Frame(FrameError::TooManySends { count, limit })) => {
+                fact("limit", format!("commit_sends={limit}"));
+                fact("value", count.to_string());
+            }
+            Self::Engine(Error::TooManySessions { limit }) => {
+                fact("limit", format!("sessions={limit}"));
+            }
+            Self::Engine(Error::SequenceGone { first }) => {
+                fact("first_sequence", first.to_string());
+            }
+            _ => {}
+        }
+        facts
+    }
+
+    /// The frame that refuses a frame.
+    #[must_use]
+    pub fn to_frame(&self, frame: u64, client_id: String, delivery_id: u64) -> v1::Error {
+        self.note();
+        let row = self.row();
+        v1::Error {
+            frame,
+            reason: row.reason.to_owned(),
+            code: row.code as i32,
+            message: self.to_string(),
+            metadata: self.metadata(),
+            retry: row.retry as i32,
+            client_id,
+            delivery_id,
+        }
+    }
+
+    /// Says in the log what its reader can do something about; callers are told the rest.
+    fn note(&self) {
+        match self {
+            Self::Engine(Error::StoreFailed(cause)) => warn!(%cause, "a request failed"),
+            Self::Engine(Error::Thread(cause)) => warn!(%cause, "a request failed"),
+            refused => debug!(reason = refused.row().reason, "refused"),
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        failure.note();
+        let row = failure.row();
+        let mut details =
+            ErrorDetails::with_error_info(row.reason, DOMAIN, failure.metadata());
+        if let Some(field) = failure.field() {
+            details.add_bad_request_violation(field, failure.to_string());
+        }
+        if row.retry == v1::Retry::Later {
+            const SOON: Duration = Duration::from_secs(1);
+            details.set_retry_info(Some(SOON));
+        }
+        Self::with_error_details(row.code, failure.to_string(), details)
+    }
+}
+
+impl From<activity::Error> for Failure {
+    fn from(error: activity::Error) -> Self {
+        Self::Engine(error.into())
+    }
+}

@@ -9,6 +9,8 @@ pub struct Limits {
     pub activity_bytes: usize,
     /// Largest `channelData`, in bytes encoded. Default 64 KiB.
     pub channel_data_bytes: usize,
+    /// Largest frame or request, in bytes; one that is larger ends its stream. Default 8 MiB.
+    pub frame_bytes: usize,
     /// Most items in a page. Default 1,000.
     pub page: usize,
     /// Largest page of activities, in bytes. Default 4 MiB.
@@ -71,6 +73,7 @@ impl Default for Limits {
         Self {
             activity_bytes: MIB,
             channel_data_bytes: 64 * KIB,
+            frame_bytes: 8 * MIB,
             page: 1_000,
             page_bytes: 4 * MIB,
             ack_ids: 1_000,

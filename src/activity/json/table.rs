@@ -1,0 +1,300 @@
+//! Which JSON name is which field, for every message of `activity.proto`.
+
+use std::collections::BTreeMap;
+
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+use serde_json::{Map, Value as JsonValue};
+
+use super::element::{descend, mismatch};
+use super::{Json, Misfit, Problem};
+use crate::proto::v1::{
+    Activity, Attachment, CardAction, ChannelAccount, ConversationAccount, ConversationReference,
+    MessageReaction, SemanticAction, SuggestedActions, TextHighlight,
+};
+
+/// Implements [`Json`] for a message. Its kind follows from the field's type; a field that is
+/// missing here does not compile.
+macro_rules! message {
+    ($message:ident { $($name:literal = $field:ident,)* }) => {
+        impl Json for $message {
+            fn from_json(value: JsonValue) -> Result<Self, Misfit> {
+                let JsonValue::Object(members) = value else {
+                    return Err(mismatch("an object", &value));
+                };
+                let mut message = Self::default();
+                let mut unknown = BTreeMap::new();
+                for (name, value) in members {
+                    let left = match name.as_str() {
+                        $($name => message
+                            .$field
+                            .take_json(value)
+                            .map_err(|misfit| misfit.in_member($name))?,)*
+                        _ => Some(value),
+                    };
+                    if let Some(value) = left {
+                        unknown.insert(name, Value::from_json(value)?);
+                    }
+                }
+                if !unknown.is_empty() {
+                    message.unknown_members = Some(Struct { fields: unknown });
+                }
+                Ok(message)
+            }
+
+            fn to_json(&self) -> JsonValue {
+                let Self { $($field,)* unknown_members } = self;
+                let mut members = Map::new();
+                $(if let Some(value) = $field.give_json() {
+                    members.insert($name.to_owned(), value);
+                })*
+                for (name, value) in unknown_members.iter().flat_map(|unknown| &unknown.fields) {
+                    members
+                        .entry(name.as_str())
+                        .or_insert_with(|| value.to_json());
+                }
+                JsonValue::Object(members)
+            }
+
+            fn check(&self, room: usize) -> Result<(), Misfit> {
+                let Self { $($field,)* unknown_members } = self;
+                let room = descend(room, 1)?;
+                $($field.check(room).map_err(|misfit| misfit.in_member($name))?;)*
+                let Some(unknown) = unknown_members else {
+                    return Ok(());
+                };
+                unknown.check(room).map_err(|misfit| misfit.in_member("unknown_members"))?;
+                $(if let Some(value) = unknown.fields.get($name)
+                    && !$field.leaves(value)
+                {
+                    return Err(Misfit::from(Problem::Misplaced).in_member($name));
+                })*
+                Ok(())
+            }
+        }
+
+        #[cfg(test)]
+        impl super::generate::Generate for $message {
+            fn documents() -> proptest::strategy::BoxedStrategy<JsonValue> {
+                super::generate::object(vec![
+                    $(($name, super::generate::member(|message: &Self| &message.$field)),)*
+                ])
+            }
+        }
+    };
+}
+
+message! {
+    Activity {
+        "type" = r#type,
+        "id" = id,
+        "timestamp" = timestamp,
+        "localTimestamp" = local_timestamp,
+        "localTimezone" = local_timezone,
+        "callerId" = caller_id,
+        "serviceUrl" = service_url,
+        "channelId" = channel_id,
+        "from" = from,
+        "recipient" = recipient,
+        "conversation" = conversation,
+        "replyToId" = reply_to_id,
+        "entities" = entities,
+        "channelData" = channel_data,
+        "deliveryMode" = delivery_mode,
+        "text" = text,
+        "textFormat" = text_format,
+        "locale" = locale,
+        "speak" = speak,
+        "inputHint" = input_hint,
+        "attachments" = attachments,
+        "attachmentLayout" = attachment_layout,
+        "summary" = summary,
+        "suggestedActions" = suggested_actions,
+        "value" = value,
+        "valueType" = value_type,
+        "expiration" = expiration,
+        "importance" = importance,
+        "listenFor" = listen_for,
+        "semanticAction" = semantic_action,
+        "textHighlights" = text_highlights,
+        "name" = name,
+        "label" = label,
+        "relatesTo" = relates_to,
+        "action" = action,
+        "code" = code,
+        "membersAdded" = members_added,
+        "membersRemoved" = members_removed,
+        "topicName" = topic_name,
+        "historyDisclosed" = history_disclosed,
+        "reactionsAdded" = reactions_added,
+        "reactionsRemoved" = reactions_removed,
+    }
+}
+
+message! {
+    ChannelAccount {
+        "id" = id,
+        "name" = name,
+        "aadObjectId" = aad_object_id,
+        "role" = role,
+        "tenantId" = tenant_id,
+        "agenticUserId" = agentic_user_id,
+        "agenticAppId" = agentic_app_id,
+        "agenticAppBlueprintId" = agentic_app_blueprint_id,
+        "properties" = properties,
+        "objectId" = object_id,
+        "givenName" = given_name,
+        "surname" = surname,
+        "email" = email,
+        "userPrincipalName" = user_principal_name,
+        "userRole" = user_role,
+    }
+}
+
+message! {
+    ConversationAccount {
+        "id" = id,
+        "name" = name,
+        "isGroup" = is_group,
+        "conversationType" = conversation_type,
+        "tenantId" = tenant_id,
+        "aadObjectId" = aad_object_id,
+        "role" = role,
+        "properties" = properties,
+    }
+}
+
+message! {
+    ConversationReference {
+        "activityId" = activity_id,
+        "user" = user,
+        "bot" = bot,
+        "conversation" = conversation,
+        "channelId" = channel_id,
+        "serviceUrl" = service_url,
+        "locale" = locale,
+        "deliveryMode" = delivery_mode,
+    }
+}
+
+message! {
+    Attachment {
+        "contentType" = content_type,
+        "contentUrl" = content_url,
+        "content" = content,
+        "name" = name,
+        "thumbnailUrl" = thumbnail_url,
+    }
+}
+
+message! {
+    SuggestedActions {
+        "to" = to,
+        "actions" = actions,
+    }
+}
+
+message! {
+    CardAction {
+        "type" = r#type,
+        "title" = title,
+        "image" = image,
+        "imageAltText" = image_alt_text,
+        "text" = text,
+        "displayText" = display_text,
+        "value" = value,
+        "channelData" = channel_data,
+    }
+}
+
+message! {
+    MessageReaction {
+        "type" = r#type,
+    }
+}
+
+message! {
+    TextHighlight {
+        "text" = text,
+        "occurrence" = occurrence,
+    }
+}
+
+message! {
+    SemanticAction {
+        "id" = id,
+        "state" = state,
+        "entities" = entities,
+    }
+}
+
+/// A field of a message: one value that may be absent, or a list.
+trait Member {
+    /// Takes the value of the member; gives it back when only `unknown_members` can hold it.
+    fn take_json(&mut self, value: JsonValue) -> Result<Option<JsonValue>, Misfit>;
+
+    /// The value of the member, if the field is set.
+    fn give_json(&self) -> Option<JsonValue>;
+
+    /// Whether [`take_json`](Self::take_json) gives this value back.
+    fn leaves(&self, value: &Value) -> bool;
+
+    /// See [`Json::check`].
+    fn check(&self, room: usize) -> Result<(), Misfit>;
+}
+
+impl<E: Json> Member for Option<E> {
+    fn take_json(&mut self, value: JsonValue) -> Result<Option<JsonValue>, Misfit> {
+        if value.is_null() && !E::HOLDS_NULL {
+            return Ok(Some(value));
+        }
+        *self = Some(E::from_json(value)?);
+        Ok(None)
+    }
+
+    fn give_json(&self) -> Option<JsonValue> {
+        self.as_ref().map(E::to_json)
+    }
+
+    fn leaves(&self, value: &Value) -> bool {
+        matches!(value.kind, None | Some(Kind::NullValue(_)))
+    }
+
+    fn check(&self, room: usize) -> Result<(), Misfit> {
+        self.as_ref().map_or(Ok(()), |value| value.check(room))
+    }
+}
+
+impl<E: Json> Member for Vec<E> {
+    fn take_json(&mut self, value: JsonValue) -> Result<Option<JsonValue>, Misfit> {
+        let items = match value {
+            JsonValue::Array(items) if !items.is_empty() => items,
+            empty @ (JsonValue::Null | JsonValue::Array(_)) => return Ok(Some(empty)),
+            other => return Err(mismatch("an array", &other)),
+        };
+        *self = items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| E::from_json(item).map_err(|misfit| misfit.in_item(index)))
+            .collect::<Result<_, _>>()?;
+        Ok(None)
+    }
+
+    fn give_json(&self) -> Option<JsonValue> {
+        (!self.is_empty()).then(|| self.iter().map(E::to_json).collect())
+    }
+
+    fn leaves(&self, value: &Value) -> bool {
+        match &value.kind {
+            None | Some(Kind::NullValue(_)) => true,
+            Some(Kind::ListValue(list)) => list.values.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn check(&self, room: usize) -> Result<(), Misfit> {
+        self.iter()
+            .enumerate()
+            .try_for_each(|(index, item)| item.check(room).map_err(|misfit| misfit.in_item(index)))
+    }
+}

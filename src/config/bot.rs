@@ -1,0 +1,64 @@
+//! `[[bots]]`: the programs that are registered.
+
+use std::time::Duration;
+
+use crate::config::file::{Table, Value};
+use crate::config::limits::{DELIVERY_ATTEMPTS, DELIVERY_DEADLINE};
+use crate::config::named::{LABEL_BYTES, Named};
+use crate::limits::Limits;
+use crate::id::BotId;
+
+/// A registered bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bot {
+    /// Its id: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub id: BotId,
+    /// What users see it called. Absent: nothing but its id.
+    pub name: Option<String>,
+    /// How long it may hold a delivery. Absent: the limit of that name.
+    pub delivery_deadline: Option<Duration>,
+    /// Attempts before a delivery to it is parked. Absent: the limit of that name.
+    pub delivery_attempts: Option<u32>,
+}
+
+pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
+    let mut bots = Named::new("bot");
+    for mut table in tables {
+        let id = bots.claim(table.require("id"), check_id);
+        let name = table
+            .take("name")
+            .and_then(|value| value.label(LABEL_BYTES));
+        let delivery_deadline = table.take("delivery_deadline").and_then(|value| {
+            let deadline = value.duration(DELIVERY_DEADLINE)?;
+            if deadline > limits.delivery_ceiling {
+                value.refuse("must not be more than the limit `delivery_ceiling`");
+            }
+            Some(deadline)
+        });
+        let delivery_attempts = table
+            .take("delivery_attempts")
+            .and_then(|value| value.count(DELIVERY_ATTEMPTS))
+            .and_then(|attempts| u32::try_from(attempts).ok());
+        table.finish();
+        bots.values.extend(id.map(|id| Bot {
+            id: id.into(),
+            name: name.map(str::to_owned),
+            delivery_deadline,
+            delivery_attempts,
+        }));
+    }
+    bots
+}
+
+fn check_id(value: &Value<'_>, id: &str) -> bool {
+    let fine = (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if !fine {
+        value.refuse(format!(
+            "`{id}` is no bot id: 1 to 64 letters, digits, `.`, `_` and `-`"
+        ));
+    }
+    fine
+}

@@ -1,0 +1,127 @@
+//! What a shard is asked to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::activity::Draft;
+use crate::clock::Timestamp;
+use crate::engine::error::Error;
+use crate::engine::feed::Feed;
+use crate::engine::session::{self, Appended, Session, Subscriber};
+use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
+use crate::proto::v1;
+
+/// One thing to decide. Each is decided whole before the next; those of one round become durable
+/// together.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Append(Box<Append>),
+    Commit(Box<Commit>),
+    Ack(Acknowledge),
+    Nack(Acknowledge, Nack),
+    Extend { session: Arc<Session>, deliveries: Vec<DeliveryId>, by: Option<Duration> },
+    Attach(Arc<Session>),
+    Detach(session::Number),
+    /// Credit was granted to a session of this subscriber.
+    Granted(Subscriber),
+    Follow { conversation: ConversationKey, reply: oneshot::Sender<Result<Followed, Error>> },
+    /// No more deliveries are handed over.
+    Drain,
+    /// Make durable what is not yet, and end. Answers when done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// An activity to append.
+#[derive(Debug)]
+pub(crate) struct Append {
+    /// Where. `None`: where the delivery belongs that it cites.
+    pub(crate) conversation: Option<ConversationKey>,
+    pub(crate) draft: Draft,
+    pub(crate) from: From,
+    /// Makes repeating safe.
+    pub(crate) key: Option<String>,
+    pub(crate) reply: Reply,
+}
+
+/// Who wants to append.
+#[derive(Debug)]
+pub(crate) enum From {
+    /// The channel. Starts the conversation if there is none.
+    Channel,
+    /// A bot over its stream, citing the delivery it answers, if it answers one.
+    Bot { session: Arc<Session>, cites: Option<DeliveryId> },
+    /// A backend for a bot (or the only one), with a conversation reference to apply.
+    Backend { bot: Option<BotId>, reference: Option<Box<v1::ConversationReference>> },
+}
+
+/// Whom to tell what became of an append.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Caller(oneshot::Sender<Result<Appended, Error>>),
+    Send { session: Arc<Session>, frame: u64, client_id: String, cites: Option<DeliveryId> },
+    Post { session: Arc<Session>, frame: u64, post_id: String },
+}
+
+/// Activities to append as the answer to a delivery, which they finish.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) session: Arc<Session>,
+    pub(crate) frame: u64,
+    pub(crate) delivery: DeliveryId,
+    pub(crate) drafts: Vec<Draft>,
+}
+
+/// Deliveries to finish or to give back.
+#[derive(Debug)]
+pub(crate) struct Acknowledge {
+    pub(crate) session: Arc<Session>,
+    pub(crate) frame: u64,
+    pub(crate) deliveries: Vec<DeliveryId>,
+    pub(crate) want_result: bool,
+    /// The channel's own id of what it was handed; egress only.
+    pub(crate) channel_activity_id: Option<String>,
+}
+
+/// How deliveries are given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nack {
+    /// Try again, after this long or by the backoff.
+    Retry(Option<Duration>),
+    /// Hand it to another session; the attempt does not count.
+    Release,
+    /// Park it in the dead letters.
+    Poison(String),
+}
+
+/// The live end of a conversation.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) first: Sequence,
+    pub(crate) last: Sequence,
+}
+
+/// What waits for a subscriber.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Activities not yet finished.
+    pub undelivered: u64,
+    /// When the oldest of them was appended.
+    pub oldest: Option<Timestamp>,
+}
+
+impl Backlog {
+    /// Both together.
+    #[must_use]
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self {
+            undelivered: self.undelivered + other.undelivered,
+            oldest: match (self.oldest, other.oldest) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+        }
+    }
+}

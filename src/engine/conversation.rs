@@ -1,0 +1,227 @@
+//! A conversation in memory: the head of its log, and those who read it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock, Weak};
+
+use prost::Message;
+
+use crate::clock::Timestamp;
+use crate::engine::delivery::{Cursor, State, Subscription};
+use crate::engine::error::Error;
+use crate::engine::feed::Feed;
+use crate::engine::session::{self, Subscriber};
+use crate::id::{BotId, ConversationKey, Sequence};
+use crate::proto::{storage, v1};
+use crate::store::keys::Key;
+use crate::store::{self, Store, record};
+
+/// Members whose presence is remembered, so that a known speaker costs no read of the store.
+const KNOWN_MEMBERS: usize = 64;
+
+/// A conversation as it lies in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// When the channel started it.
+    pub start_time: Timestamp,
+    /// Whether more than one user can take part.
+    pub is_group: bool,
+    /// How to come back to it.
+    pub reference: v1::ConversationReference,
+    /// The newest activity.
+    pub last: Sequence,
+    /// The oldest activity that is kept.
+    pub first: Sequence,
+    /// The newest retention bucket in which something was appended.
+    pub bucket: u32,
+    /// Those who must not miss anything.
+    pub cursors: Vec<(Reader, Cursor)>,
+}
+
+/// Who reads a conversation, as the store names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reader {
+    /// A bot that takes part.
+    Bot(BotId),
+    /// The channel itself.
+    Egress,
+}
+
+impl Reader {
+    /// The same reader, among those of all conversations.
+    #[must_use]
+    pub fn subscriber(&self, conversation: &ConversationKey) -> Subscriber {
+        match self {
+            Self::Bot(bot) => Subscriber::Bot(bot.clone()),
+            Self::Egress => Subscriber::Egress(conversation.channel.clone()),
+        }
+    }
+
+    /// The reader's id in keys and records: the bot's, or empty for the channel's.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Bot(bot) => bot.as_str(),
+            Self::Egress => "",
+        }
+    }
+}
+
+impl Stored {
+    /// Reads a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConversationUnknown`], and [`Error::StoreFailed`] when the store cannot be read.
+    pub fn read(store: &dyn Store, key: &ConversationKey) -> Result<Self, Error> {
+        let unknown = || Error::ConversationUnknown(key.clone());
+        let head_key = Key::Head { conversation: key };
+        let rest_key = Key::Conversation { conversation: key };
+        let head = store.get(&head_key)?.ok_or_else(unknown)?;
+        let rest = store.get(&rest_key)?.ok_or_else(unknown)?;
+        let head = record::decode_head(&head_key, head)?;
+        let rest = record::decode_conversation(&rest_key, rest)?;
+        let corrupt = |_| store::Error::Corrupt { what: format!("the reference of `{key}`") };
+        let reference = v1::ConversationReference::decode(rest.reference).map_err(corrupt)?;
+        let cursors = head.cursors.into_iter().map(|cursor| {
+            let reader = if cursor.bot_id.is_empty() {
+                Reader::Egress
+            } else {
+                Reader::Bot(cursor.bot_id.into())
+            };
+            let cursor = Cursor {
+                finished: Sequence(cursor.finished),
+                attempts: cursor.attempts,
+                after_gap: cursor.after_gap,
+            };
+            (reader, cursor)
+        });
+        Ok(Self {
+            start_time: Timestamp(rest.start_time_ms),
+            is_group: rest.is_group,
+            reference,
+            last: Sequence(head.last_sequence),
+            first: Sequence(head.first_sequence),
+            bucket: head.retention_bucket,
+            cursors: cursors.collect(),
+        })
+    }
+
+    /// The bots that take part, in order of joining.
+    pub fn bots(&self) -> impl Iterator<Item = &BotId> {
+        self.cursors.iter().filter_map(|(reader, _)| match reader {
+            Reader::Bot(bot) => Some(bot),
+            Reader::Egress => None,
+        })
+    }
+}
+
+/// One reader of a resident conversation.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Who.
+    pub(crate) reader: Reader,
+    /// The same, by the shard's number for it.
+    pub(crate) subscriber: usize,
+    /// How far it has got.
+    pub(crate) subscription: Subscription,
+    /// It stands in its subscriber's queue of ready conversations.
+    pub(crate) queued: bool,
+    /// The session that released the conversation: another one is preferred.
+    pub(crate) avoid: Option<session::Number>,
+}
+
+/// A conversation in memory.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) key: ConversationKey,
+    pub(crate) start_time: Timestamp,
+    pub(crate) is_group: bool,
+    pub(crate) reference: v1::ConversationReference,
+    pub(crate) last: Sequence,
+    pub(crate) first: Sequence,
+    pub(crate) bucket: u32,
+    pub(crate) seats: Vec<Seat>,
+    /// Followers hold the feed; without any it goes.
+    pub(crate) feed: Weak<Feed>,
+    pub(crate) known_members: HashSet<String>,
+    /// The store says that the conversation may have work.
+    pub(crate) marked_live: bool,
+    /// The head has changed in this round.
+    pub(crate) dirty: bool,
+    /// When the shard's timer will look at it; one entry at most, so that timers cost per
+    /// conversation and not per delivery.
+    pub(crate) timer: Option<Timestamp>,
+    /// When it last had something to do.
+    pub(crate) touched: Timestamp,
+    /// Tells this stay in memory from others in the same slot.
+    pub(crate) residency: u64,
+}
+
+impl Conversation {
+    /// Whether something is going on that memory must hold: a delivery, a rest, or a follower.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.feed.strong_count() > 0
+            || self.seats.iter().any(|seat| {
+                matches!(seat.subscription.state(), State::Held(_) | State::Resting { .. })
+            })
+    }
+
+    /// Whether every reader has seen everything.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.seats.iter().all(|seat| seat.subscription.state() == State::Idle)
+    }
+
+    /// The conversation as its channel describes it.
+    pub(crate) fn account(&self) -> &v1::ConversationAccount {
+        static UNKNOWN: LazyLock<v1::ConversationAccount> = LazyLock::new(Default::default);
+        self.reference.conversation.as_ref().unwrap_or(&UNKNOWN)
+    }
+
+    /// The feed, made when there is none.
+    pub(crate) fn feed(&mut self) -> Arc<Feed> {
+        self.feed.upgrade().unwrap_or_else(|| {
+            let feed = Feed::new(self.last);
+            self.feed = Arc::downgrade(&feed);
+            feed
+        })
+    }
+
+    pub(crate) fn knows_member(&self, id: &str) -> bool {
+        self.known_members.contains(id)
+    }
+
+    pub(crate) fn remember_member(&mut self, id: &str) {
+        if self.known_members.len() >= KNOWN_MEMBERS {
+            self.known_members.clear();
+        }
+        self.known_members.insert(id.to_owned());
+    }
+
+    /// The head as it is stored.
+    pub(crate) fn head_record(&self) -> storage::Head {
+        let cursors = self.seats.iter().map(|seat| {
+            let cursor = seat.subscription.cursor();
+            storage::Cursor {
+                bot_id: seat.reader.id().to_owned(),
+                finished: cursor.finished.0,
+                attempts: cursor.attempts,
+                after_gap: cursor.after_gap,
+            }
+        });
+        storage::Head {
+            last_sequence: self.last.0,
+            first_sequence: self.first.0,
+            cursors: cursors.collect(),
+            retention_bucket: self.bucket,
+        }
+    }
+
+    /// What seldom changes, as it is stored.
+    pub(crate) fn conversation_record(&self) -> storage::Conversation {
+        storage::Conversation {
+            start_time_ms: self.start_time.0,
+            is_group: self.is_group,
+            reference: self.reference.encode_to_vec().into(),
+        }
+    }
+}

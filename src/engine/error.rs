@@ -1,0 +1,153 @@
+//! What the engine can refuse or fail at.
+
+use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
+use crate::{activity, store};
+
+/// A refusal or failure. Unless a variant says otherwise, nothing was written.
+///
+/// `status` gives each its stable reason, its gRPC code and HTTP status, and says whether to retry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An activity breaks a rule.
+    #[error(transparent)]
+    Activity(#[from] activity::Error),
+    /// No such channel is configured.
+    #[error("no channel `{0}` is configured")]
+    ChannelUnknown(ChannelId),
+    /// No such bot is registered.
+    #[error("no bot `{0}` is registered")]
+    BotUnknown(BotId),
+    /// The channel has not started such a conversation, or the caller may not see it.
+    #[error("no conversation `{0}`; its channel starts it by posting to it")]
+    ConversationUnknown(ConversationKey),
+    /// The bot does not take part in the conversation.
+    #[error("bot `{bot}` does not take part in conversation `{conversation}`")]
+    BotAbsent {
+        /// The bot.
+        bot: BotId,
+        /// The conversation.
+        conversation: ConversationKey,
+    },
+    /// More than one bot takes part, and the caller named none.
+    #[error("conversation `{0}` has more than one bot; name the one that speaks in `bot_id`")]
+    BotAmbiguous(ConversationKey),
+    /// A group conversation on a channel that did not declare groups.
+    #[error("channel `{0}` did not declare the capability `groups`")]
+    GroupsUnsupported(ChannelId),
+    /// A key was used before for something else.
+    #[error("key `{key}` was used before in this conversation for another activity")]
+    IdempotencyMismatch {
+        /// The key.
+        key: String,
+    },
+    /// A grant of credit is negative or too large.
+    #[error("credit `{field}`: a grant of `{grant}` takes the balance out of 0..={limit}")]
+    CreditOutOfRange {
+        /// `deliveries` or `bytes`.
+        field: &'static str,
+        /// What was to be added.
+        grant: i64,
+        /// The largest balance.
+        limit: i64,
+    },
+    /// A delivery that is cited is not held by the session that cites it.
+    #[error("delivery `{0}` is not held by this session any more")]
+    DeliveryStale(DeliveryId),
+    /// A delivery that is cited was never made.
+    #[error("there never was a delivery `{0}`")]
+    DeliveryUnknown(DeliveryId),
+    /// A send cites a delivery of another conversation.
+    #[error("delivery `{delivery}` is not of conversation `{conversation}`")]
+    DeliveryElsewhere {
+        /// The delivery.
+        delivery: DeliveryId,
+        /// The conversation of the send.
+        conversation: ConversationKey,
+    },
+    /// Retention removed what was asked for.
+    #[error("activities up to `{first}` are gone; continue after `{}`", first.previous())]
+    SequenceGone {
+        /// The oldest activity that is kept.
+        first: Sequence,
+    },
+    /// A newer session of the same instance has taken over.
+    #[error("a newer session of instance `{0}` took over")]
+    SessionReplaced(String),
+    /// There are as many sessions as the gateway takes.
+    #[error("the gateway has its most sessions, `{limit}`")]
+    TooManySessions {
+        /// Limit `sessions`.
+        limit: usize,
+    },
+    /// The disk has less room than the reserve.
+    #[error("the store has less than `{reserve_bytes}` bytes free; free some on its disk")]
+    StoreFull {
+        /// Limit `disk_reserve_bytes`.
+        reserve_bytes: u64,
+    },
+    /// The store could not read or write. A write may have happened.
+    #[error("the store failed; see the gateway's log")]
+    StoreFailed(#[source] std::sync::Arc<store::Error>),
+    /// A followed conversation has left memory under its followers.
+    #[error("following was interrupted; follow again after the last sequence seen")]
+    FollowAgain,
+    /// A frame of a stream breaks a rule of sessions.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame could not be read; the stream cannot go on.
+    #[error("a frame cannot be read: {problem}")]
+    FrameUnreadable {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nothing was heard from the client for two heartbeats.
+    #[error("no heartbeat for `{0:?}`; reconnect, and send one every `Welcome.heartbeat_interval`")]
+    HeartbeatMissed(std::time::Duration),
+    /// A thread of the engine could not be started.
+    #[error("the engine cannot start a thread")]
+    Thread(#[source] std::sync::Arc<std::io::Error>),
+    /// The gateway is going down.
+    #[error("the gateway is shutting down; reconnect")]
+    ShuttingDown,
+}
+
+/// How a frame breaks a rule of sessions. It changed nothing, and the stream goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It is empty, or of a kind this gateway does not know.
+    #[error("the frame is empty or of an unknown kind")]
+    Unknown,
+    /// It is a second Hello.
+    #[error("the session is open already; send Hello once")]
+    HelloRepeated,
+    /// One of its fields breaks a rule.
+    #[error("`{field}` {problem}")]
+    Invalid {
+        /// The field's path in the frame.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It has more delivery ids than a frame may have.
+    #[error("`{count}` delivery ids are more than the `{limit}` of `ack_ids`; send several frames")]
+    TooManyIds {
+        /// How many it has.
+        count: usize,
+        /// Limit `ack_ids`.
+        limit: usize,
+    },
+    /// It has more activities than a Commit may have.
+    #[error("`{count}` activities are more than the `{limit}` of `commit_sends`")]
+    TooManySends {
+        /// How many it has.
+        count: usize,
+        /// Limit `commit_sends`.
+        limit: usize,
+    },
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::StoreFailed(std::sync::Arc::new(error))
+    }
+}

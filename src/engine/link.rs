@@ -1,0 +1,226 @@
+//! What a stream holds of the engine: its session, and the frames it may send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::activity;
+use crate::engine::command::{Acknowledge, Append, Command, Commit, From, Nack, Reply};
+use crate::engine::error::Error;
+use crate::engine::session::{Credit, Event, Refused, Session, Subscriber};
+use crate::engine::{Engine, shard};
+use crate::id::{ConversationKey, DeliveryId};
+use crate::proto::v1;
+
+/// An attached session. Dropping it detaches: what the session holds goes to others.
+///
+/// Frames are handled in the order of the calls. Results come as [`Event`]s; an error that a method
+/// returns means that the frame did nothing, and is for the caller to report.
+pub struct Link {
+    engine: Engine,
+    session: Arc<Session>,
+}
+
+impl Link {
+    pub(super) fn new(engine: Engine, session: Arc<Session>) -> Self {
+        Self { engine, session }
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Adds to the session's credit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreditOutOfRange`]: the balance stays.
+    pub async fn grant(&self, credit: Credit) -> Result<(), Error> {
+        self.session.grant(credit, self.engine.limits())?;
+        let subscriber = &self.session.subscriber;
+        self.engine.command_all(|| Command::Granted(subscriber.clone())).await
+    }
+
+    /// Finishes deliveries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn ack(&self, frame: u64, deliveries: Vec<DeliveryId>, want_result: bool) -> Result<(), Error> {
+        self.acknowledge(frame, deliveries, want_result, None, Command::Ack).await
+    }
+
+    /// Gives deliveries back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn nack(
+        &self,
+        frame: u64,
+        deliveries: Vec<DeliveryId>,
+        how: Nack,
+        want_result: bool,
+    ) -> Result<(), Error> {
+        let command = |request| Command::Nack(request, how.clone());
+        self.acknowledge(frame, deliveries, want_result, None, command).await
+    }
+
+    /// Notes that a channel has what it was handed, and under which id of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn delivered(
+        &self,
+        frame: u64,
+        delivery: DeliveryId,
+        channel_activity_id: Option<String>,
+    ) -> Result<(), Error> {
+        self.acknowledge(frame, vec![delivery], false, channel_activity_id, Command::Ack).await
+    }
+
+    async fn acknowledge(
+        &self,
+        frame: u64,
+        deliveries: Vec<DeliveryId>,
+        want_result: bool,
+        channel_activity_id: Option<String>,
+        command: impl Fn(Acknowledge) -> Command,
+    ) -> Result<(), Error> {
+        for (shard, deliveries) in self.by_shard(deliveries) {
+            let request = Acknowledge {
+                session: Arc::clone(&self.session),
+                frame,
+                deliveries,
+                want_result,
+                channel_activity_id: channel_activity_id.clone(),
+            };
+            self.engine.command(shard, command(request)).await?;
+        }
+        Ok(())
+    }
+
+    /// Extends deliveries by a time from now, or by the bot's deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn extend(&self, deliveries: Vec<DeliveryId>, by: Option<Duration>) -> Result<(), Error> {
+        for (shard, deliveries) in self.by_shard(deliveries) {
+            let session = Arc::clone(&self.session);
+            self.engine.command(shard, Command::Extend { session, deliveries, by }).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends an activity for the session's bot. Without a conversation, to that of the delivery it
+    /// cites.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Activity`], [`Error::ShuttingDown`]; all others come as events.
+    pub async fn send(
+        &self,
+        frame: u64,
+        client_id: String,
+        conversation: Option<ConversationKey>,
+        cites: Option<DeliveryId>,
+        activity: v1::Activity,
+    ) -> Result<(), Error> {
+        let draft = activity::outbound(activity, self.engine.limits())?;
+        let session = Arc::clone(&self.session);
+        let from = From::Bot { session: Arc::clone(&session), cites };
+        let key = Some(client_id.clone());
+        let reply = Reply::Send { session, frame, client_id, cites };
+        let shard = match (&conversation, cites) {
+            (Some(conversation), _) => self.engine.shard(conversation),
+            (None, Some(cited)) => self.shard_of(cited),
+            (None, None) => unreachable!("the stream checks that one is given"),
+        };
+        let append = Append { conversation, draft, from, key, reply };
+        self.engine.command(shard, Command::Append(Box::new(append))).await
+    }
+
+    /// Appends answers and finishes their delivery, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Activity`] for the first activity that breaks a rule, [`Error::ShuttingDown`]; all
+    /// others come as events.
+    pub async fn commit(
+        &self,
+        frame: u64,
+        delivery: DeliveryId,
+        activities: Vec<v1::Activity>,
+    ) -> Result<(), Error> {
+        let limits = self.engine.limits();
+        let drafts = activities.into_iter().map(|activity| activity::outbound(activity, limits));
+        let commit = Commit {
+            session: Arc::clone(&self.session),
+            frame,
+            delivery,
+            drafts: drafts.collect::<Result<_, _>>()?,
+        };
+        self.engine.command(self.shard_of(delivery), Command::Commit(Box::new(commit))).await
+    }
+
+    /// Appends what the session's channel posts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Activity`], [`Error::ShuttingDown`]; all others come as events.
+    pub async fn post(&self, frame: u64, post_id: String, activity: v1::Activity) -> Result<(), Error> {
+        let Subscriber::Egress(channel) = &self.session.subscriber else {
+            unreachable!("only the streams of channels post");
+        };
+        let session = Arc::clone(&self.session);
+        let reply = Reply::Post { session, frame, post_id };
+        self.engine.append_post(channel, activity, reply).await
+    }
+
+    /// Tells the stream that one of its frames was refused.
+    pub fn refuse(&self, refused: Refused) {
+        self.session.tell(Event::Refused(refused));
+    }
+
+    /// Ends the session, with a reason for the stream.
+    pub fn end(&self, why: Error) {
+        self.session.end(why);
+    }
+
+    /// Waits until the client has read enough of what it was told.
+    pub async fn has_room(&self) {
+        self.session.has_room(self.engine.limits().session_backlog_frames).await;
+    }
+
+    /// Ids by the shard that made them, in their order.
+    fn by_shard(&self, deliveries: Vec<DeliveryId>) -> Vec<(usize, Vec<DeliveryId>)> {
+        let mut shards: Vec<(usize, Vec<DeliveryId>)> = Vec::new();
+        for id in deliveries {
+            let shard = self.shard_of(id);
+            match shards.iter_mut().find(|(other, _)| *other == shard) {
+                Some((_, ids)) => ids.push(id),
+                None => shards.push((shard, vec![id])),
+            }
+        }
+        shards
+    }
+
+    /// The shard to ask about a delivery. Any will do for one that none has made.
+    fn shard_of(&self, delivery: DeliveryId) -> usize {
+        usize::from(shard::Ids::shard_of(delivery)).min(self.engine.inner.shards.len() - 1)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let (engine, session) = (self.engine.clone(), Arc::clone(&self.session));
+        // The shards' queues are bounded, so detaching may wait; and it must come after the frames
+        // that were sent before. Without a runtime the gateway is going down anyway.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { engine.detach(session).await });
+        }
+    }
+}

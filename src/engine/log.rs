@@ -1,0 +1,147 @@
+//! A conversation's log: what an entry is, and reading entries from the store.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::engine::error::Error;
+use crate::id::{BotId, ConversationKey, Sequence};
+use crate::proto::{storage, v1};
+use crate::store::keys::{self, Key, KeyRange};
+use crate::store::{self, Order, Store, record};
+
+/// One activity of a log, as it lies there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its position.
+    pub sequence: Sequence,
+    /// When it was appended.
+    pub append_time: Timestamp,
+    /// Who appended it.
+    pub author: Author,
+    /// The activity's id.
+    pub activity_id: Arc<str>,
+    /// The `turnwire.v1.Activity`, encoded.
+    pub activity: Bytes,
+}
+
+/// Who appends an activity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// The channel, for a user or for itself.
+    Channel,
+    /// A bot, over its stream.
+    Bot(BotId),
+    /// A backend, on behalf of a bot.
+    Backend(BotId),
+}
+
+impl Author {
+    /// The bot that speaks, if one does.
+    #[must_use]
+    pub fn bot(&self) -> Option<&BotId> {
+        match self {
+            Self::Channel => None,
+            Self::Bot(bot) | Self::Backend(bot) => Some(bot),
+        }
+    }
+
+    /// The author's name in the API.
+    #[must_use]
+    pub fn kind(&self) -> v1::Author {
+        match self {
+            Self::Channel => v1::Author::Channel,
+            Self::Bot(_) => v1::Author::Bot,
+            Self::Backend(_) => v1::Author::Backend,
+        }
+    }
+}
+
+impl Entry {
+    /// The entry as it is stored.
+    #[must_use]
+    pub fn to_record(&self) -> storage::Activity {
+        storage::Activity {
+            append_time_ms: self.append_time.0,
+            author: self.author.kind() as i32,
+            bot_id: self.author.bot().map(ToString::to_string).unwrap_or_default(),
+            activity_id: self.activity_id.to_string(),
+            activity: self.activity.clone(),
+        }
+    }
+
+    fn from_record(sequence: Sequence, record: storage::Activity) -> Self {
+        let bot = || BotId::from(record.bot_id.as_str());
+        let author = match v1::Author::try_from(record.author) {
+            Ok(v1::Author::Bot) => Author::Bot(bot()),
+            Ok(v1::Author::Backend) => Author::Backend(bot()),
+            Ok(v1::Author::Channel | v1::Author::Unspecified) | Err(_) => Author::Channel,
+        };
+        Self {
+            sequence,
+            append_time: Timestamp(record.append_time_ms),
+            author,
+            activity_id: record.activity_id.into(),
+            activity: record.activity,
+        }
+    }
+}
+
+/// How much to read at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Entries. At least 1.
+    pub entries: usize,
+    /// Bytes of activities; one entry is returned whatever its size.
+    pub bytes: usize,
+}
+
+/// Reads entries of `conversation` from `from` to `to`, both included, in the given order.
+///
+/// # Errors
+///
+/// [`Error::StoreFailed`] when the store cannot be read.
+pub fn read(
+    store: &dyn Store,
+    conversation: &ConversationKey,
+    from: Sequence,
+    to: Sequence,
+    order: Order,
+    page: Page,
+) -> Result<Vec<Arc<Entry>>, Error> {
+    let mut entries = Vec::new();
+    if from > to {
+        return Ok(entries);
+    }
+    let mut bytes = 0;
+    let mut corrupt: Option<store::Error> = None;
+    let range = KeyRange::activities(conversation, from..=to);
+    store.scan(&range, order, &mut |key, value| {
+        let size = value.len();
+        if !entries.is_empty() && bytes + size > page.bytes {
+            return ControlFlow::Break(());
+        }
+        let entry = keys::decode_activity(key).and_then(|sequence| {
+            let key = Key::Activity { conversation, sequence };
+            Ok(Entry::from_record(sequence, record::decode_activity(&key, value)?))
+        });
+        match entry {
+            Ok(entry) => entries.push(Arc::new(entry)),
+            Err(error) => {
+                corrupt = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        bytes += size;
+        if entries.len() >= page.entries {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    match corrupt {
+        Some(error) => Err(error.into()),
+        None => Ok(entries),
+    }
+}

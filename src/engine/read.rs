@@ -1,0 +1,133 @@
+//! Reading conversations. What is read is durable, and comes straight from the store: readers cost
+//! the shards nothing.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use prost::Message;
+
+use crate::clock::Timestamp;
+use crate::engine::conversation::Stored;
+use crate::engine::error::Error;
+use crate::engine::log::{self, Entry, Page};
+use crate::engine::Engine;
+use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
+use crate::proto::v1;
+use crate::store::keys::{self, KeyRange, ListBy};
+use crate::store::{self, Order};
+
+/// Which conversations to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All.
+    All,
+    /// Those of a channel.
+    Channel(ChannelId),
+    /// Those a bot takes part in.
+    Bot(BotId),
+    /// Those a user of a channel is or was a member of.
+    User(ChannelId, String),
+}
+
+/// Where a list of conversations goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListPosition {
+    /// When the last conversation that was listed started.
+    pub start: Timestamp,
+    /// That conversation.
+    pub conversation: ConversationKey,
+}
+
+impl Engine {
+    /// A conversation as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConversationUnknown`], [`Error::StoreFailed`].
+    pub fn conversation(&self, key: &ConversationKey) -> Result<Stored, Error> {
+        Stored::read(&*self.inner.shared.store, key)
+    }
+
+    /// Conversations, the one started last first, up to `limit` after a position.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreFailed`].
+    pub fn conversations(
+        &self,
+        filter: &Filter,
+        after: Option<&ListPosition>,
+        limit: usize,
+    ) -> Result<Vec<ListPosition>, Error> {
+        let by = match filter {
+            Filter::All => ListBy::All,
+            Filter::Channel(channel) => ListBy::Channel(channel),
+            Filter::Bot(bot) => ListBy::Bot(bot),
+            Filter::User(channel, user) => ListBy::User(channel, user),
+        };
+        let after = after.map(|after| (after.start, &after.conversation));
+        self.collect(&KeyRange::listing(by, after), limit, |key, _| {
+            let (start, conversation) = keys::decode_listing(key)?;
+            Ok(ListPosition { start, conversation })
+        })
+    }
+
+    /// Members in order of their ids, up to `limit` after one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreFailed`].
+    pub fn members(
+        &self,
+        key: &ConversationKey,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<v1::ChannelAccount>, Error> {
+        self.collect(&KeyRange::members(key, after), limit, |key, value| {
+            let corrupt = |_| store::Error::Corrupt { what: "a member's account".to_owned() };
+            keys::decode_member(key)?;
+            v1::ChannelAccount::decode(value).map_err(corrupt)
+        })
+    }
+
+    /// Activities from `from` to `to`, both included, in the given order, up to a page.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreFailed`].
+    pub fn activities(
+        &self,
+        key: &ConversationKey,
+        from: Sequence,
+        to: Sequence,
+        order: Order,
+        page: Page,
+    ) -> Result<Vec<Arc<Entry>>, Error> {
+        log::read(&*self.inner.shared.store, key, from, to, order, page)
+    }
+
+    fn collect<T>(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        mut decode: impl FnMut(&[u8], bytes::Bytes) -> Result<T, store::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut items = Vec::new();
+        let mut corrupt = None;
+        self.inner.shared.store.scan(range, Order::Ascending, &mut |key, value| {
+            match decode(key, value) {
+                Ok(item) => items.push(item),
+                Err(error) => corrupt = Some(error),
+            }
+            if items.len() < limit && corrupt.is_none() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        match corrupt {
+            Some(error) => Err(error.into()),
+            None => Ok(items),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A round: what a shard decides together, makes durable with one write, and only then tells.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::engine::command::{Followed, Reply};
+use crate::engine::error::Error;
+use crate::engine::feed::Feed;
+use crate::limits::Limits;
+use crate::engine::log::Entry;
+use crate::engine::session::{Appended, Event, Outcome, Posted, Refused, Sent, Session};
+use crate::id::DeliveryId;
+use crate::store::{Batch, Durability};
+
+/// The work of one round.
+pub(crate) struct Round {
+    pub(crate) now: Timestamp,
+    pub(crate) batch: Batch,
+    pub(crate) durability: Durability,
+    /// Conversations whose head has changed.
+    pub(crate) dirty: Vec<usize>,
+    /// Subscribers for whom there may be something to hand over.
+    pub(crate) pump: Vec<usize>,
+    /// Results of keyed appends that are not in the store yet, by encoded key.
+    pub(crate) results: HashMap<Vec<u8>, (Vec<u8>, Appended)>,
+    effects: Vec<Effect>,
+}
+
+/// What is told when the round is durable, in the order in which it was decided.
+enum Effect {
+    Reply(Reply, Result<Appended, Error>),
+    Tell { session: Arc<Session>, frame: u64, event: Event },
+    Publish(Arc<Feed>, Arc<Entry>),
+    Followed(oneshot::Sender<Result<Followed, Error>>, Result<Followed, Error>),
+}
+
+impl Round {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            batch: Batch::default(),
+            durability: Durability::Buffered,
+            dirty: Vec::new(),
+            pump: Vec::new(),
+            results: HashMap::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Asks that the round is on disk before anything is told.
+    pub(crate) fn must_be_durable(&mut self) {
+        self.durability = Durability::Synced;
+    }
+
+    pub(crate) fn reply(&mut self, reply: Reply, result: Result<Appended, Error>) {
+        self.effects.push(Effect::Reply(reply, result));
+    }
+
+    /// Tells a session something that no frame asked for.
+    pub(crate) fn tell(&mut self, session: &Arc<Session>, event: Event) {
+        self.answer(session, 0, event);
+    }
+
+    /// Answers a frame of a session.
+    pub(crate) fn answer(&mut self, session: &Arc<Session>, frame: u64, event: Event) {
+        let session = Arc::clone(session);
+        self.effects.push(Effect::Tell { session, frame, event });
+    }
+
+    pub(crate) fn publish(&mut self, feed: Arc<Feed>, entry: &Arc<Entry>) {
+        self.effects.push(Effect::Publish(feed, Arc::clone(entry)));
+    }
+
+    pub(crate) fn followed(
+        &mut self,
+        reply: oneshot::Sender<Result<Followed, Error>>,
+        followed: Result<Followed, Error>,
+    ) {
+        self.effects.push(Effect::Followed(reply, followed));
+    }
+
+    /// Tells everyone, now that the round is as durable as it asked for.
+    pub(crate) fn conclude(self, limits: &Limits) {
+        for effect in self.effects {
+            match effect {
+                Effect::Reply(reply, result) => tell_result(reply, result),
+                Effect::Tell { session, event, .. } => session.tell(event),
+                Effect::Publish(feed, entry) => feed.publish(&entry, limits),
+                // A caller that has gone away needs no answer, here and below.
+                Effect::Followed(reply, followed) => drop(reply.send(followed)),
+            }
+        }
+    }
+
+    /// Tells everyone that the round was not written: successes become failures, refusals stay.
+    pub(crate) fn fail(self, why: impl Fn() -> Error) {
+        for effect in self.effects {
+            match effect {
+                Effect::Reply(reply, result) => tell_result(reply, result.and_then(|_| Err(why()))),
+                Effect::Tell { session, frame, event } => match event {
+                    Event::Delivery(delivery) => session.refund(delivery.activity.len()),
+                    Event::Acked(acked) => {
+                        for acked in acked {
+                            refuse(&session, frame, why(), String::new(), Some(acked.id));
+                        }
+                    }
+                    event => session.tell(event),
+                },
+                Effect::Publish(..) => {}
+                Effect::Followed(reply, followed) => {
+                    drop(reply.send(followed.and_then(|_| Err(why()))));
+                }
+            }
+        }
+    }
+}
+
+fn tell_result(reply: Reply, result: Result<Appended, Error>) {
+    match (reply, result) {
+        (Reply::Caller(caller), result) => drop(caller.send(result)),
+        (Reply::Send { session, frame, client_id, cites }, result) => {
+            let result = match result {
+                Ok(appended) => Ok(appended),
+                Err(Error::DeliveryStale(_)) => Err(Outcome::Stale),
+                Err(Error::DeliveryUnknown(_)) => Err(Outcome::Unknown),
+                Err(error) => return refuse(&session, frame, error, client_id, cites),
+            };
+            session.tell(Event::Sent(Sent { client_id, result }));
+        }
+        (Reply::Post { session, post_id, .. }, Ok(appended)) => {
+            session.tell(Event::Posted(Posted { post_id, appended }));
+        }
+        (Reply::Post { session, frame, post_id }, Err(error)) => {
+            refuse(&session, frame, error, post_id, None);
+        }
+    }
+}
+
+fn refuse(
+    session: &Session,
+    frame: u64,
+    error: Error,
+    client_id: String,
+    delivery: Option<DeliveryId>,
+) {
+    session.tell(Event::Refused(Refused { frame, error, client_id, delivery }));
+}

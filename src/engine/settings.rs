@@ -1,0 +1,57 @@
+//! What the engine is told at start: bots, channels and limits.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::limits::Limits;
+use crate::id::{BotId, ChannelId};
+use crate::proto::v1;
+
+/// Everything that configures an engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The limits.
+    pub limits: Limits,
+    /// The registered bots.
+    pub bots: HashMap<BotId, Bot>,
+    /// The configured channels.
+    pub channels: HashMap<ChannelId, Channel>,
+    /// Threads that decide and write, 1 to 64; each conversation belongs to one of them. They share
+    /// one journal, so more of them help only when deciding, not writing, is the bottleneck.
+    pub shards: usize,
+    /// Seed of all randomness (ids, jitter).
+    pub seed: u64,
+}
+
+/// A registered bot.
+#[derive(Clone, Debug)]
+pub struct Bot {
+    /// The bot as channels and users see it.
+    pub account: v1::ChannelAccount,
+    /// How long it may hold a delivery.
+    pub delivery_deadline: Duration,
+    /// Attempts before a delivery is parked in the dead letters.
+    pub delivery_attempts: u32,
+}
+
+/// A configured channel.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// The bot its conversations are routed to.
+    pub bot: BotId,
+    /// What it can do, by configuration.
+    pub capabilities: v1::ChannelCapabilities,
+    /// How what bots say reaches users.
+    pub outbound: Outbound,
+    /// Where a bot would call back over HTTP.
+    pub service_url: Option<String>,
+}
+
+/// How what bots say reaches a channel's users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outbound {
+    /// It waits durably, per conversation, for an attached adapter.
+    Queue,
+    /// Users follow their conversations themselves; nothing waits.
+    Watch,
+}

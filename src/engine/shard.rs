@@ -1,0 +1,379 @@
+//! A shard: the one writer of its share of the conversations.
+//!
+//! A shard is a thread that goes round: take the commands that wait, decide each on what memory and
+//! store say, write everything with one durable batch, and only then tell anyone. While the disk
+//! syncs, the next commands gather, so concurrent appends share a sync and a lone one waits for
+//! nothing but its own.
+//!
+//! One task per conversation was the other way to have one writer each. It costs a wake-up and a
+//! channel per frame and still needs a common place to share syncs; here that place decides, too.
+//! Since nothing else writes these conversations and a round is all or nothing, what is in memory
+//! after a round is what is on disk, and after a failed round the conversations it touched are
+//! simply forgotten and read again.
+
+mod acknowledge;
+mod append;
+mod dispatch;
+mod residency;
+mod retention;
+
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tracing::error;
+
+use crate::clock::{Clock, Timestamp};
+use crate::engine::command::{Backlog, Command};
+use crate::engine::conversation::Conversation;
+use crate::engine::error::Error;
+use crate::engine::lock;
+use crate::engine::round::Round;
+use crate::engine::session::{self, Session, Subscriber};
+use crate::engine::settings::Settings;
+use crate::id::{ChannelId, ConversationKey, DeliveryId};
+use crate::metrics::Metrics;
+use crate::proto::v1;
+use crate::store::keys::Key;
+use crate::store::{Durability, Store, record};
+
+/// Most shards of an engine.
+pub(crate) const MOST: usize = 64;
+/// How often a shard looks for conversations to let go, and publishes what waits.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a shard hands nothing over after the store has failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// Conversations found live at open that are looked at in one round.
+const SORTED_PER_ROUND: usize = 64;
+
+/// What all shards of an engine share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) metrics: Arc<Metrics>,
+    /// How often the store was opened: the high part of every delivery id.
+    pub(crate) epoch: u32,
+    /// Capabilities that adapters declared when they attached.
+    pub(crate) declared: Mutex<HashMap<ChannelId, v1::ChannelCapabilities>>,
+    /// What waits, by shard and subscriber, as of each shard's last tick.
+    pub(crate) backlogs: Mutex<HashMap<(u8, Subscriber), Backlog>>,
+    /// Deliveries that sessions have.
+    pub(crate) held: AtomicUsize,
+    /// Conversations in memory.
+    pub(crate) resident: AtomicUsize,
+    /// The store took the last write.
+    pub(crate) healthy: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn declared(&self) -> MutexGuard<'_, HashMap<ChannelId, v1::ChannelCapabilities>> {
+        lock(&self.declared)
+    }
+
+    pub(crate) fn backlogs(&self) -> MutexGuard<'_, HashMap<(u8, Subscriber), Backlog>> {
+        lock(&self.backlogs)
+    }
+}
+
+/// Starts a shard's thread. It runs a runtime of its own: a shard blocks while the disk syncs.
+pub(crate) fn spawn(
+    index: usize,
+    shard: Shard,
+    commands: mpsc::Receiver<Command>,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || runtime.block_on(shard.run(commands)))
+}
+
+/// Makes delivery ids: `epoch (24 bits) | shard (6) | counter (34)`. They only grow within a
+/// conversation, which stays with its shard while the epoch lasts.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    epoch: u32,
+    shard: u8,
+    counter: u64,
+}
+
+impl Ids {
+    const COUNTER_BITS: u32 = 34;
+    const SHARD_BITS: u32 = MOST.ilog2();
+
+    fn next(&mut self) -> DeliveryId {
+        self.counter += 1;
+        assert!(self.counter < 1 << Self::COUNTER_BITS, "17 billion deliveries in one epoch");
+        let high = u64::from(self.epoch) << Self::SHARD_BITS | u64::from(self.shard);
+        DeliveryId(high << Self::COUNTER_BITS | self.counter)
+    }
+
+    /// Whether this shard, or one of an earlier epoch, may have made the id.
+    fn has_made(&self, id: DeliveryId) -> bool {
+        let epoch = (id.0 >> (Self::COUNTER_BITS + Self::SHARD_BITS)) as u32;
+        let counter = id.0 & ((1 << Self::COUNTER_BITS) - 1);
+        let is_earlier = epoch > 0 && epoch < self.epoch && counter > 0;
+        let is_ours = epoch == self.epoch && Self::shard_of(id) == self.shard;
+        is_earlier || is_ours && (1..=self.counter).contains(&counter)
+    }
+
+    /// The shard that made an id.
+    pub(crate) fn shard_of(id: DeliveryId) -> u8 {
+        (id.0 >> Self::COUNTER_BITS) as u8 & ((1 << Self::SHARD_BITS) - 1)
+    }
+}
+
+/// A subscriber as one shard sees it.
+struct Subscribed {
+    name: Subscriber,
+    sessions: Vec<session::Number>,
+    /// Conversations with work for it that was handed out before; they go first.
+    again: VecDeque<ConversationKey>,
+    /// Conversations with work for it, the one that waits longest first. Not all are in memory. One
+    /// that left memory and came back may stand here twice; the second finds nothing to do.
+    ready: VecDeque<ConversationKey>,
+}
+
+/// A session as one shard sees it.
+struct Attached {
+    session: Arc<Session>,
+    subscriber: usize,
+    held: HashSet<DeliveryId>,
+}
+
+/// Where a delivery belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: usize,
+    seat: usize,
+}
+
+pub(crate) struct Shard {
+    index: u8,
+    shared: Arc<Shared>,
+    ids: Ids,
+    conversations: Slab<Conversation>,
+    slots: HashMap<ConversationKey, usize>,
+    subscribers: Vec<Subscribed>,
+    subscriber_numbers: HashMap<Subscriber, usize>,
+    attached: HashMap<session::Number, Attached>,
+    held: HashMap<DeliveryId, Place>,
+    timers: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// Resident conversations, the one looked at longest ago first.
+    leaving: VecDeque<(usize, u64)>,
+    /// Counts conversations that came into memory; tells two users of a slot apart.
+    residencies: u64,
+    /// Conversations found live at open and not looked at since.
+    unsorted: VecDeque<ConversationKey>,
+    random: SmallRng,
+    disk: append::Disk,
+    retention: retention::Progress,
+    next_tick: Timestamp,
+    paused_until: Timestamp,
+    draining: bool,
+}
+
+impl Shard {
+    pub(crate) fn new(index: u8, shared: Arc<Shared>, live: VecDeque<ConversationKey>) -> Self {
+        let now = shared.clock.now();
+        let ids = Ids { epoch: shared.epoch, shard: index, counter: 0 };
+        Self {
+            index,
+            ids,
+            conversations: Slab::new(),
+            slots: HashMap::new(),
+            subscribers: Vec::new(),
+            subscriber_numbers: HashMap::new(),
+            attached: HashMap::new(),
+            held: HashMap::new(),
+            timers: BinaryHeap::new(),
+            leaving: VecDeque::new(),
+            residencies: 0,
+            unsorted: live,
+            random: SmallRng::seed_from_u64(shared.settings.seed ^ u64::from(index)),
+            disk: append::Disk::default(),
+            retention: retention::Progress::default(),
+            next_tick: now.after(TICK),
+            paused_until: Timestamp::default(),
+            draining: false,
+            shared,
+        }
+    }
+
+    /// Goes round until all who could command are gone, or one says stop.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut inbox = Vec::new();
+        let mut alarm: Option<(Timestamp, crate::clock::Sleep)> = None;
+        let most = self.shared.settings.limits.shard_round;
+        loop {
+            let wake = self.next_wake();
+            if alarm.as_ref().is_none_or(|(at, _)| *at != wake) {
+                alarm = Some((wake, self.shared.clock.sleep_until(wake)));
+            }
+            let Some((_, sleep)) = &mut alarm else { unreachable!("it was just set") };
+            let unsorted = !self.unsorted.is_empty();
+            tokio::select! {
+                biased;
+                count = commands.recv_many(&mut inbox, most) => if count == 0 { break },
+                () = std::future::ready(()), if unsorted => {}
+                () = sleep => alarm = None,
+            }
+            let mut round = Round::new(self.shared.clock.now());
+            let mut stop = None;
+            self.shared.metrics.round_size.observe(inbox.len() as f64);
+            for command in inbox.drain(..) {
+                stop = self.decide(command, &mut round).or(stop);
+            }
+            self.sort(&mut round);
+            self.fire_timers(&mut round);
+            self.tick(&mut round);
+            self.pump_all(&mut round);
+            self.conclude(round);
+            if let Some(stopped) = stop {
+                self.leave();
+                // Whoever asked may have gone away.
+                let _ = stopped.send(());
+                return;
+            }
+        }
+        self.leave();
+    }
+
+    fn decide(
+        &mut self,
+        command: Command,
+        round: &mut Round,
+    ) -> Option<tokio::sync::oneshot::Sender<()>> {
+        match command {
+            Command::Append(append) => self.append(*append, round),
+            Command::Commit(commit) => self.commit(*commit, round),
+            Command::Ack(acks) => self.ack(acks, round),
+            Command::Nack(nacks, how) => self.nack(nacks, &how, round),
+            Command::Extend { session, deliveries, by } => {
+                self.extend(&session, &deliveries, by, round);
+            }
+            Command::Attach(session) => self.attach(session, round),
+            Command::Detach(number) => self.detach(number, round),
+            Command::Granted(subscriber) => {
+                let number = self.subscriber(&subscriber);
+                round.pump.push(number);
+            }
+            Command::Follow { conversation, reply } => {
+                let followed = self.follow(&conversation, round);
+                round.followed(reply, followed);
+            }
+            Command::Drain => self.draining = true,
+            Command::Stop(done) => return Some(done),
+        }
+        None
+    }
+
+    /// When something happens without a command.
+    fn next_wake(&self) -> Timestamp {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        timer.map_or(self.next_tick, |at| at.min(self.next_tick))
+    }
+
+    fn tick(&mut self, round: &mut Round) {
+        if round.now < self.next_tick {
+            return;
+        }
+        self.next_tick = round.now.after(TICK);
+        self.let_go(round);
+        self.retain(round);
+        self.publish_backlogs();
+        if self.paused_until <= round.now {
+            round.pump.extend(0..self.subscribers.len());
+        }
+    }
+
+    /// Writes the round and tells everyone what became of it.
+    fn conclude(&mut self, mut round: Round) {
+        for &slot in &round.dirty {
+            let conversation = &mut self.conversations[slot];
+            let key = Key::Head { conversation: &conversation.key };
+            round.batch.put(&key, record::encode(&conversation.head_record()));
+            if !std::mem::replace(&mut conversation.marked_live, true) {
+                round.batch.put(&Key::Live { conversation: &conversation.key }, Bytes::new());
+            }
+            conversation.dirty = false;
+            conversation.touched = round.now;
+        }
+        let limits = &self.shared.settings.limits;
+        if round.batch.is_empty() {
+            return round.conclude(limits);
+        }
+        let batch = std::mem::take(&mut round.batch);
+        let started = tokio::time::Instant::now();
+        let written = self.shared.store.commit(batch, round.durability);
+        let metrics = &self.shared.metrics;
+        if round.durability == Durability::Synced {
+            metrics.store_commits.inc();
+            metrics.store_commit_duration.observe(started.elapsed().as_secs_f64());
+        }
+        self.shared.healthy.store(written.is_ok(), Ordering::Relaxed);
+        match written {
+            Ok(()) => round.conclude(limits),
+            Err(failure) => {
+                error!(shard = self.index, %failure, "the store did not take a write");
+                metrics.store_failures.inc();
+                self.paused_until = round.now.after(FAILURE_PAUSE);
+                let failure = Arc::new(failure);
+                for slot in std::mem::take(&mut round.dirty) {
+                    self.forget(slot);
+                }
+                round.fail(|| Error::StoreFailed(Arc::clone(&failure)));
+            }
+        }
+    }
+
+    /// Marks that a conversation's head is to be written with this round.
+    fn touch(&mut self, slot: usize, round: &mut Round) {
+        if !std::mem::replace(&mut self.conversations[slot].dirty, true) {
+            round.dirty.push(slot);
+        }
+    }
+
+    /// The shard's number for a subscriber.
+    fn subscriber(&mut self, name: &Subscriber) -> usize {
+        if let Some(&number) = self.subscriber_numbers.get(name) {
+            return number;
+        }
+        let number = self.subscribers.len();
+        self.subscribers.push(Subscribed {
+            name: name.clone(),
+            sessions: Vec::new(),
+            again: VecDeque::new(),
+            ready: VecDeque::new(),
+        });
+        self.subscriber_numbers.insert(name.clone(), number);
+        number
+    }
+
+    /// Says what waits, for the heartbeats of sessions.
+    fn publish_backlogs(&self) {
+        let mut backlogs = vec![Backlog::default(); self.subscribers.len()];
+        for (_, conversation) in &self.conversations {
+            for seat in &conversation.seats {
+                let backlog = &mut backlogs[seat.subscriber];
+                *backlog = backlog.with(Backlog {
+                    undelivered: seat.subscription.undelivered(conversation.last),
+                    oldest: seat.subscription.first().map(|entry| entry.append_time),
+                });
+            }
+        }
+        let mut shared = self.shared.backlogs();
+        for (subscribed, mut backlog) in self.subscribers.iter().zip(backlogs) {
+            // Conversations that wait outside memory have one activity each, at least.
+            backlog.undelivered = backlog.undelivered.max(subscribed.ready.len() as u64);
+            shared.insert((self.index, subscribed.name.clone()), backlog);
+        }
+    }
+}

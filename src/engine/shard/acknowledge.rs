@@ -1,0 +1,188 @@
+//! Finishing deliveries and giving them back, by the session that holds them and no other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Place, Shard};
+use crate::engine::command::{Acknowledge, Commit, Nack};
+use crate::engine::conversation::Reader;
+use crate::engine::delivery::Return;
+use crate::engine::error::Error;
+use crate::engine::log::Author;
+use crate::engine::retry;
+use crate::engine::round::Round;
+use crate::engine::session::{Acked, Event, Outcome, Refused, Session, Subscriber};
+use crate::id::DeliveryId;
+use crate::proto::storage;
+use crate::store::keys::Key;
+use crate::store::record;
+
+impl Shard {
+    pub(super) fn ack(&mut self, acks: Acknowledge, round: &mut Round) {
+        if acks.want_result {
+            round.must_be_durable();
+        }
+        self.each(&acks, round, |shard, place, round| {
+            if let Some(id) = &acks.channel_activity_id {
+                shard.keep_receipt(place, id, round);
+            }
+            shard.finish(place, round);
+        });
+    }
+
+    pub(super) fn nack(&mut self, nacks: Acknowledge, how: &Nack, round: &mut Round) {
+        if nacks.want_result {
+            round.must_be_durable();
+        }
+        self.each(&nacks, round, |shard, place, round| {
+            let taken = &mut shard.conversations[place.slot].seats[place.seat];
+            match how {
+                Nack::Retry(delay) => {
+                    let attempts = taken.subscription.cursor().attempts;
+                    let delay = delay.unwrap_or_else(|| retry::backoff(attempts, &mut shard.random));
+                    let until = round.now.after(delay);
+                    shard.take_back(place, Return::Retry { until }, round);
+                }
+                Nack::Release => {
+                    taken.avoid = taken.subscription.held().map(|held| held.session);
+                    shard.take_back(place, Return::Release, round);
+                }
+                Nack::Poison(reason) => shard.park(place, reason, round),
+            }
+        });
+    }
+
+    /// Does something to each delivery that the session holds, and says what became of each.
+    fn each(
+        &mut self,
+        request: &Acknowledge,
+        round: &mut Round,
+        mut act: impl FnMut(&mut Self, Place, &mut Round),
+    ) {
+        let Acknowledge { session, frame, deliveries, want_result, .. } = request;
+        let is_egress = matches!(session.subscriber, Subscriber::Egress(_));
+        let mut acked = Vec::new();
+        for &id in deliveries {
+            let outcome = match self.held_by(session, id) {
+                Some(place) => {
+                    self.let_loose(session.number, id);
+                    act(self, place, round);
+                    Outcome::Ok
+                }
+                None => self.why_not_held(id),
+            };
+            self.count_ack(outcome);
+            match outcome {
+                // An adapter learns only of what went wrong.
+                Outcome::Stale | Outcome::Unknown if is_egress => {
+                    let (frame, error) = (*frame, self.not_held(id));
+                    let refused =
+                        Refused { frame, error, client_id: String::new(), delivery: Some(id) };
+                    round.answer(session, frame, Event::Refused(refused));
+                }
+                Outcome::Ok | Outcome::Stale | Outcome::Unknown if *want_result => {
+                    acked.push(Acked { id, outcome, appended: Vec::new() });
+                }
+                Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
+            }
+        }
+        if !acked.is_empty() {
+            round.answer(session, *frame, Event::Acked(acked));
+        }
+    }
+
+    /// Why a delivery that is cited is not held by the one who cites it.
+    pub(super) fn why_not_held(&self, id: DeliveryId) -> Outcome {
+        if self.ids.has_made(id) { Outcome::Stale } else { Outcome::Unknown }
+    }
+
+    /// The same, as an error.
+    pub(super) fn not_held(&self, id: DeliveryId) -> Error {
+        if self.ids.has_made(id) { Error::DeliveryStale(id) } else { Error::DeliveryUnknown(id) }
+    }
+
+    pub(super) fn extend(
+        &mut self,
+        session: &Session,
+        deliveries: &[DeliveryId],
+        by: Option<Duration>,
+        round: &mut Round,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
+        let ceiling = settings.limits.delivery_ceiling;
+        for &id in deliveries {
+            let Some(Place { slot, seat }) = self.held_by(session, id) else { continue };
+            let taken = &mut self.conversations[slot].seats[seat];
+            let usual = match &taken.reader {
+                Reader::Bot(bot) => settings.bots.get(bot).map(|bot| bot.delivery_deadline),
+                Reader::Egress => None,
+            };
+            let by = by.or(usual).unwrap_or(settings.limits.delivery_deadline);
+            taken.subscription.extend(round.now.after(by), ceiling);
+            self.arm(slot);
+        }
+    }
+
+    /// Appends answers and finishes their delivery. A round is written whole or not at all, and so is
+    /// what one command put into it: nothing more is needed for all or nothing.
+    pub(super) fn commit(&mut self, commit: Commit, round: &mut Round) {
+        let Commit { session, frame, delivery, drafts } = commit;
+        let refused = |error| Refused {
+            frame,
+            error,
+            client_id: String::new(),
+            delivery: Some(delivery),
+        };
+        let Some(place) = self.held_by(&session, delivery) else {
+            let outcome = self.why_not_held(delivery);
+            self.count_ack(outcome);
+            let acked = Acked { id: delivery, outcome, appended: Vec::new() };
+            return round.answer(&session, frame, Event::Acked(vec![acked]));
+        };
+        if let Err(error) = self.check_disk(round.now) {
+            return round.answer(&session, frame, Event::Refused(refused(error)));
+        }
+        let Reader::Bot(bot) = self.conversations[place.slot].seats[place.seat].reader.clone() else {
+            let error = Error::DeliveryUnknown(delivery);
+            return round.answer(&session, frame, Event::Refused(refused(error)));
+        };
+        round.must_be_durable();
+        let answered = self.answered(place);
+        let appended = drafts
+            .into_iter()
+            .map(|draft| {
+                let author = Author::Bot(bot.clone());
+                self.write_outbound(place.slot, &draft, author, &answered, round)
+            })
+            .collect();
+        self.let_loose(session.number, delivery);
+        self.finish(place, round);
+        self.count_ack(Outcome::Ok);
+        let acked = Acked { id: delivery, outcome: Outcome::Ok, appended };
+        round.answer(&session, frame, Event::Acked(vec![acked]));
+    }
+
+    fn finish(&mut self, place: Place, round: &mut Round) {
+        self.conversations[place.slot].seats[place.seat].subscription.finish();
+        self.go_on(place.slot, place.seat, round);
+    }
+
+    /// Keeps what the channel calls an activity it was handed.
+    fn keep_receipt(&self, place: Place, channel_activity_id: &str, round: &mut Round) {
+        let conversation = &self.conversations[place.slot];
+        let Some(entry) = conversation.seats[place.seat].subscription.first() else { return };
+        let key = Key::Receipt { conversation: &conversation.key, sequence: entry.sequence };
+        let receipt = storage::Receipt { channel_activity_id: channel_activity_id.to_owned() };
+        round.batch.put(&key, record::encode(&receipt));
+    }
+
+    fn count_ack(&self, outcome: Outcome) {
+        let acks = &self.shared.metrics.acks;
+        match outcome {
+            Outcome::Ok => acks.ok.inc(),
+            Outcome::Stale => acks.stale.inc(),
+            Outcome::Unknown => acks.unknown.inc(),
+        };
+    }
+}

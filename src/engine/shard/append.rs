@@ -1,0 +1,523 @@
+//! Appending activities: what every author's append has in common, and what differs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use tracing::debug;
+
+use super::residency::is_for;
+use super::{Place, Shard};
+use crate::activity::{Draft, Kind, Outline, Stamp};
+use crate::clock::Timestamp;
+use crate::engine::command::{Append, From};
+use crate::engine::conversation::{Conversation, Reader, Stored};
+use crate::engine::delivery::Cursor;
+use crate::engine::error::Error;
+use crate::engine::log::{Author, Entry};
+use crate::engine::round::Round;
+use crate::engine::session::{Appended, Session, Subscriber};
+use crate::engine::settings::Outbound;
+use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
+use crate::proto::{storage, v1};
+use crate::store::keys::{Key, ListBy};
+use crate::store::record;
+
+/// How long a look at the disk's free space holds.
+const DISK_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What the shard knows of the disk's free space.
+#[derive(Default)]
+pub(super) struct Disk {
+    checked: Option<Timestamp>,
+    full: bool,
+}
+
+/// What an outgoing activity answers or comes back to, beyond the conversation's own reference.
+#[derive(Default)]
+pub(super) struct Answered {
+    reply_to_id: Option<String>,
+    recipient: Option<v1::ChannelAccount>,
+    locale: Option<String>,
+}
+
+impl Shard {
+    pub(super) fn append(&mut self, append: Append, round: &mut Round) {
+        let Append { conversation, draft, from, key, reply } = append;
+        let is_send = !matches!(from, From::Channel);
+        let result = self.where_to(conversation, &from).and_then(|conversation| match from {
+            From::Channel => self.append_inbound(conversation, draft, key, round),
+            From::Bot { session, cites } => {
+                self.append_for_bot(conversation, draft, &session, cites, key, round)
+            }
+            From::Backend { bot, reference } => {
+                self.append_for_backend(conversation, draft, bot, reference, key, round)
+            }
+        });
+        if is_send {
+            self.count_send(&result);
+        }
+        if result.is_ok() {
+            round.must_be_durable();
+        }
+        round.reply(reply, result);
+    }
+
+    /// The conversation that is named, or that of the delivery that is cited.
+    fn where_to(&self, named: Option<ConversationKey>, from: &From) -> Result<ConversationKey, Error> {
+        match (named, from) {
+            (Some(named), _) => Ok(named),
+            (None, From::Bot { session, cites: Some(id) }) => {
+                let place = self.held_by(session, *id).ok_or_else(|| self.not_held(*id))?;
+                Ok(self.conversations[place.slot].key.clone())
+            }
+            (None, From::Bot { .. } | From::Channel | From::Backend { .. }) => {
+                unreachable!("an append names its conversation or cites a delivery")
+            }
+        }
+    }
+
+    fn count_send(&self, result: &Result<Appended, Error>) {
+        let sends = &self.shared.metrics.sends;
+        match result {
+            Ok(appended) if appended.repeated => sends.repeated.inc(),
+            Ok(_) => sends.appended.inc(),
+            Err(Error::DeliveryStale(_) | Error::DeliveryUnknown(_)) => sends.stale.inc(),
+            Err(Error::StoreFailed(_)) => sends.failed.inc(),
+            Err(_) => sends.refused.inc(),
+        };
+    }
+
+    /// What a channel posts. The first activity of a conversation starts it.
+    fn append_inbound(
+        &mut self,
+        key: ConversationKey,
+        draft: Draft,
+        idempotency: Option<String>,
+        round: &mut Round,
+    ) -> Result<Appended, Error> {
+        let is_group = draft.conversation.as_ref().and_then(|c| c.is_group) == Some(true);
+        let slot = match self.resident(&key, round) {
+            Ok(slot) => Some(slot),
+            Err(Error::ConversationUnknown(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let once = Once::new(&key, "channel", idempotency, &draft);
+        if let Some(repeated) = self.seen(&once, round)? {
+            return Ok(repeated);
+        }
+        let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);
+        if becomes_group && !self.has_groups(&key) {
+            return Err(Error::GroupsUnsupported(key.channel));
+        }
+        self.check_disk(round.now)?;
+        let slot = match slot {
+            Some(slot) => slot,
+            None => self.start(&key, &draft, is_group, round)?,
+        };
+        self.conversations[slot].is_group |= is_group;
+        let appended = self.write_inbound(slot, &draft, round);
+        self.keep_result(once, &appended, round);
+        Ok(appended)
+    }
+
+    fn append_for_bot(
+        &mut self,
+        key: ConversationKey,
+        draft: Draft,
+        session: &Session,
+        cites: Option<DeliveryId>,
+        idempotency: Option<String>,
+        round: &mut Round,
+    ) -> Result<Appended, Error> {
+        let slot = self.resident(&key, round)?;
+        let Subscriber::Bot(bot) = session.subscriber.clone() else {
+            return Err(Error::ConversationUnknown(key));
+        };
+        if !self.takes_part(slot, &bot) {
+            // A bot may not learn of conversations that are not its own.
+            return Err(Error::ConversationUnknown(key));
+        }
+        // Looked up before the fence: what was stored while the sender held the delivery stays its
+        // result, and nothing is written now.
+        let once = Once::new(&key, bot.as_str(), idempotency, &draft);
+        if let Some(repeated) = self.seen(&once, round)? {
+            return Ok(repeated);
+        }
+        let answered = match cites {
+            Some(id) => match self.held_by(session, id) {
+                Some(place) if place.slot == slot => self.answered(place),
+                Some(_) => return Err(Error::DeliveryElsewhere { delivery: id, conversation: key }),
+                None => return Err(self.not_held(id)),
+            },
+            None => Answered::default(),
+        };
+        self.check_disk(round.now)?;
+        let appended = self.write_outbound(slot, &draft, Author::Bot(bot), &answered, round);
+        self.keep_result(once, &appended, round);
+        Ok(appended)
+    }
+
+    fn append_for_backend(
+        &mut self,
+        key: ConversationKey,
+        draft: Draft,
+        bot: Option<BotId>,
+        reference: Option<Box<v1::ConversationReference>>,
+        idempotency: Option<String>,
+        round: &mut Round,
+    ) -> Result<Appended, Error> {
+        let slot = self.resident(&key, round)?;
+        let bot = match bot {
+            Some(bot) if self.takes_part(slot, &bot) => bot,
+            Some(bot) => return Err(Error::BotAbsent { bot, conversation: key }),
+            None => self.only_bot(slot)?,
+        };
+        let once = Once::new(&key, bot.as_str(), idempotency, &draft);
+        if let Some(repeated) = self.seen(&once, round)? {
+            return Ok(repeated);
+        }
+        self.check_disk(round.now)?;
+        let answered = reference.map_or_else(Answered::default, |reference| Answered {
+            reply_to_id: reference.activity_id,
+            recipient: reference.user,
+            locale: reference.locale,
+        });
+        let appended = self.write_outbound(slot, &draft, Author::Backend(bot), &answered, round);
+        self.keep_result(once, &appended, round);
+        Ok(appended)
+    }
+
+    fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
+        let seats = &self.conversations[slot].seats;
+        seats.iter().any(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
+    }
+
+    fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
+        let conversation = &self.conversations[slot];
+        let mut bots = conversation.seats.iter().filter_map(|seat| match &seat.reader {
+            Reader::Bot(bot) => Some(bot),
+            Reader::Egress => None,
+        });
+        match (bots.next(), bots.next()) {
+            (Some(bot), None) => Ok(bot.clone()),
+            _ => Err(Error::BotAmbiguous(conversation.key.clone())),
+        }
+    }
+
+    /// Whether the channel can have groups, by its configuration or by what its adapter declared.
+    fn has_groups(&self, key: &ConversationKey) -> bool {
+        let configured = self.shared.settings.channels.get(&key.channel);
+        configured.is_some_and(|channel| channel.capabilities.groups)
+            || self.shared.declared().get(&key.channel).is_some_and(|declared| declared.groups)
+    }
+
+    /// Refuses appends while the disk has less room than the reserve. Acks are taken: they are small,
+    /// and finishing work frees what waits.
+    pub(super) fn check_disk(&mut self, now: Timestamp) -> Result<(), Error> {
+        let reserve_bytes = self.shared.settings.limits.disk_reserve_bytes;
+        let fresh = |checked: Timestamp| now >= checked && now.since(checked) < DISK_CHECK_INTERVAL;
+        if !self.disk.checked.is_some_and(fresh) {
+            self.disk.full = self.shared.store.free_bytes()? < reserve_bytes;
+            self.disk.checked = Some(now);
+        }
+        if self.disk.full {
+            return Err(Error::StoreFull { reserve_bytes });
+        }
+        Ok(())
+    }
+
+    /// Starts a conversation: nothing is appended yet.
+    fn start(
+        &mut self,
+        key: &ConversationKey,
+        draft: &Draft,
+        is_group: bool,
+        round: &mut Round,
+    ) -> Result<usize, Error> {
+        let channels = &self.shared.settings.channels;
+        let unknown = || Error::ChannelUnknown(key.channel.clone());
+        let channel = channels.get(&key.channel).ok_or_else(unknown)?;
+        let mut cursors = vec![(Reader::Bot(channel.bot.clone()), Cursor::default())];
+        if channel.outbound == Outbound::Queue {
+            cursors.push((Reader::Egress, Cursor::default()));
+        }
+        let account = self.shared.settings.bots.get(&channel.bot).map(|bot| bot.account.clone());
+        let stored = Stored {
+            start_time: round.now,
+            is_group,
+            reference: v1::ConversationReference {
+                bot: account,
+                channel_id: Some(key.channel.to_string()),
+                conversation: draft.conversation.clone(),
+                service_url: channel.service_url.clone(),
+                ..Default::default()
+            },
+            last: Sequence::START,
+            first: Sequence::START.next(),
+            bucket: 0,
+            cursors,
+        };
+        let listings = [ListBy::All, ListBy::Channel(&key.channel), ListBy::Bot(&channel.bot)];
+        for by in listings {
+            let listing = Key::Listing { by, start: round.now, conversation: key };
+            round.batch.put(&listing, Bytes::new());
+        }
+        debug!(conversation.id = %key, "started");
+        Ok(self.admit(key, stored, false, round))
+    }
+
+    /// What a delivery's answer is an answer to.
+    pub(super) fn answered(&self, place: Place) -> Answered {
+        let seat = &self.conversations[place.slot].seats[place.seat];
+        let Some(entry) = seat.subscription.first() else { return Answered::default() };
+        Answered {
+            reply_to_id: Some(entry.activity_id.to_string()),
+            recipient: Outline::decode(&*entry.activity).ok().and_then(|outline| outline.from),
+            locale: None,
+        }
+    }
+
+    fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
+        self.learn_members(slot, draft, round);
+        self.freshen_reference(slot, draft, round);
+        let conversation = &self.conversations[slot];
+        let id = match &draft.id {
+            Some(id) => id.as_str().into(),
+            None => next_activity_id(conversation),
+        };
+        let activity = draft.finish(&Stamp {
+            id: &id,
+            timestamp: round.now,
+            channel: conversation.key.channel.as_str(),
+            conversation: conversation.account(),
+            from: None,
+            recipient: conversation.reference.bot.as_ref(),
+            reply_to_id: None,
+            locale: None,
+            service_url: conversation.reference.service_url.as_deref(),
+        });
+        self.log(slot, Author::Channel, id, activity, round)
+    }
+
+    /// Appends what a bot says, with the conversation's reference applied.
+    pub(super) fn write_outbound(
+        &mut self,
+        slot: usize,
+        draft: &Draft,
+        author: Author,
+        answered: &Answered,
+        round: &mut Round,
+    ) -> Appended {
+        let conversation = &self.conversations[slot];
+        let reference = &conversation.reference;
+        let account = author.bot().and_then(|bot| self.shared.settings.bots.get(bot));
+        let id = next_activity_id(conversation);
+        let activity = draft.finish(&Stamp {
+            id: &id,
+            timestamp: round.now,
+            channel: conversation.key.channel.as_str(),
+            conversation: conversation.account(),
+            from: account.map(|bot| &bot.account).or(reference.bot.as_ref()),
+            recipient: answered.recipient.as_ref().or(reference.user.as_ref()),
+            reply_to_id: answered.reply_to_id.as_deref(),
+            locale: answered.locale.as_deref().or(reference.locale.as_deref()),
+            service_url: reference.service_url.as_deref(),
+        });
+        self.log(slot, author, id, activity, round)
+    }
+
+    /// Appends an activity to the log and shows it to all who read it.
+    fn log(
+        &mut self,
+        slot: usize,
+        author: Author,
+        activity_id: Arc<str>,
+        activity: Bytes,
+        round: &mut Round,
+    ) -> Appended {
+        self.touch(slot, round);
+        self.note_bucket(slot, round);
+        let conversation = &mut self.conversations[slot];
+        let sequence = conversation.last.next();
+        conversation.last = sequence;
+        let entry = Arc::new(Entry {
+            sequence,
+            append_time: round.now,
+            author,
+            activity_id: Arc::clone(&activity_id),
+            activity,
+        });
+        let key = Key::Activity { conversation: &conversation.key, sequence };
+        round.batch.put(&key, record::encode(&entry.to_record()));
+        let appended = &self.shared.metrics.activities_appended;
+        match entry.author {
+            Author::Channel => appended.channel.inc(),
+            Author::Bot(_) => appended.bot.inc(),
+            Author::Backend(_) => appended.backend.inc(),
+        };
+        if let Some(feed) = conversation.feed.upgrade() {
+            round.publish(feed, &entry);
+        }
+        for seat in 0..self.conversations[slot].seats.len() {
+            let taken = &mut self.conversations[slot].seats[seat];
+            let is_for_it = is_for(&taken.reader, &entry);
+            if taken.subscription.learn(&entry, is_for_it) {
+                self.enqueue(slot, seat, false, round);
+            }
+        }
+        Appended { activity_id, sequence, repeated: false }
+    }
+
+    /// Keeps the members: who joins, who leaves, and who speaks.
+    fn learn_members(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
+        let conversation = &mut self.conversations[slot];
+        let speaker = draft.from.as_ref().filter(|from| !is_bot(conversation, from));
+        let joining = draft.members_added.iter().map(|account| (account, true));
+        for (account, renew) in speaker.map(|account| (account, false)).into_iter().chain(joining) {
+            let Some(id) = account.id.as_deref() else { continue };
+            if !renew && conversation.knows_member(id) {
+                continue;
+            }
+            conversation.remember_member(id);
+            let key = Key::Member { conversation: &conversation.key, member: id };
+            // An unreadable store shows when the round is written.
+            let is_new = !matches!(self.shared.store.get(&key), Ok(Some(_)));
+            if renew || is_new {
+                round.batch.put(&key, account.encode_to_vec().into());
+            }
+            if is_new {
+                let by = ListBy::User(&conversation.key.channel, id);
+                let (start, conversation) = (conversation.start_time, &conversation.key);
+                round.batch.put(&Key::Listing { by, start, conversation }, Bytes::new());
+            }
+        }
+        for account in &draft.members_removed {
+            let Some(id) = account.id.as_deref() else { continue };
+            conversation.known_members.remove(id);
+            round.batch.delete(&Key::Member { conversation: &conversation.key, member: id });
+        }
+    }
+
+    /// Keeps the reference fresh: who last spoke for the user, in which language, called back where.
+    fn freshen_reference(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
+        let conversation = &mut self.conversations[slot];
+        let is_update = draft.kind == Kind::ConversationUpdate;
+        let users = |account: &&v1::ChannelAccount| !is_bot(conversation, account);
+        let user = if is_update {
+            let joined = draft.members_added.iter().find(users);
+            joined.filter(|_| conversation.reference.user.is_none())
+        } else {
+            draft.from.as_ref().filter(users)
+        };
+        let user = user.cloned();
+        let reference = &mut conversation.reference;
+        let mut changed = conversation.last == Sequence::START;
+        changed |= renew(&mut reference.user, user.as_ref());
+        // Later posts often name the conversation by its id alone; that is no news.
+        let told = draft.conversation.as_ref().filter(|account| {
+            **account != v1::ConversationAccount { id: account.id.clone(), ..Default::default() }
+        });
+        changed |= renew(&mut reference.conversation, told);
+        changed |= renew(&mut reference.service_url, draft.service_url.as_ref());
+        changed |= renew(&mut reference.locale, draft.locale.as_ref());
+        if changed {
+            let key = Key::Conversation { conversation: &conversation.key };
+            round.batch.put(&key, record::encode(&conversation.conversation_record()));
+        }
+    }
+
+    /// The result of an earlier append with the same key.
+    fn seen(&self, once: &Option<Once>, round: &Round) -> Result<Option<Appended>, Error> {
+        let Some(once) = once else { return Ok(None) };
+        let generation = self.generation(round.now);
+        let key = |generation| Key::Idempotency {
+            generation,
+            conversation: &once.conversation,
+            scope: &once.scope,
+            key: &once.key,
+        };
+        let (payload_hash, appended) = match round.results.get(&key(generation).encode()) {
+            Some(result) => result.clone(),
+            None => {
+                let store = &self.shared.store;
+                let mut stored = store.get(&key(generation))?;
+                if stored.is_none() {
+                    stored = store.get(&key(generation.saturating_sub(1)))?;
+                }
+                let Some(stored) = stored else { return Ok(None) };
+                let stored = record::decode_idempotency(&key(generation), stored)?;
+                let appended = Appended {
+                    activity_id: stored.activity_id.into(),
+                    sequence: Sequence(stored.sequence),
+                    repeated: true,
+                };
+                (stored.payload_hash.to_vec(), appended)
+            }
+        };
+        if payload_hash != once.payload_hash {
+            return Err(Error::IdempotencyMismatch { key: once.key.clone() });
+        }
+        Ok(Some(appended))
+    }
+
+    /// Keeps the result of an append, written with it.
+    fn keep_result(&self, once: Option<Once>, appended: &Appended, round: &mut Round) {
+        let Some(once) = once else { return };
+        let key = Key::Idempotency {
+            generation: self.generation(round.now),
+            conversation: &once.conversation,
+            scope: &once.scope,
+            key: &once.key,
+        };
+        let result = storage::Idempotency {
+            payload_hash: once.payload_hash.to_vec().into(),
+            sequence: appended.sequence.0,
+            activity_id: appended.activity_id.to_string(),
+        };
+        round.batch.put(&key, record::encode(&result));
+        let repeated = Appended { repeated: true, ..appended.clone() };
+        round.results.insert(key.encode(), (once.payload_hash.to_vec(), repeated));
+    }
+}
+
+/// What makes an append happen once.
+struct Once {
+    conversation: ConversationKey,
+    scope: String,
+    key: String,
+    payload_hash: [u8; 32],
+}
+
+impl Once {
+    fn new(conversation: &ConversationKey, scope: &str, key: Option<String>, draft: &Draft) -> Option<Self> {
+        Some(Self {
+            conversation: conversation.clone(),
+            scope: scope.to_owned(),
+            key: key?,
+            payload_hash: draft.payload_hash,
+        })
+    }
+}
+
+/// The id of the next activity, in the shape of the public service's ids (reference: seven digits,
+/// counting users' and bots' activities).
+fn next_activity_id(conversation: &Conversation) -> Arc<str> {
+    let (id, sequence) = (&conversation.key.conversation, conversation.last.next());
+    format!("{id}|{:07}", sequence.0).into()
+}
+
+/// Whether an account is a bot of the conversation.
+fn is_bot(conversation: &Conversation, account: &v1::ChannelAccount) -> bool {
+    let bot = conversation.reference.bot.as_ref().and_then(|bot| bot.id.as_ref());
+    account.id.is_some() && account.id.as_ref() == bot || account.role.as_deref() == Some("bot")
+}
+
+/// Replaces `kept` by what was told, if anything was. Returns whether that changed it.
+fn renew<T: Clone + PartialEq>(kept: &mut Option<T>, told: Option<&T>) -> bool {
+    let changed = told.is_some() && kept.as_ref() != told;
+    if changed {
+        *kept = told.cloned();
+    }
+    changed
+}

@@ -1,0 +1,312 @@
+//! `turnwire.v1.ConversationService`: speaking first, reading and following.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::access::{caller, require};
+use super::{convert, page};
+use crate::auth::Principal;
+use crate::clock::{Clock, Sleep};
+use crate::engine::log::{Entry, Page};
+use crate::engine::{Conversation, Engine, Error, Filter, Follower, ListPosition, Start};
+use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
+use crate::proto::server::conversation_service_server::ConversationService;
+use crate::proto::server::watch_conversation_response::Step;
+use crate::proto::server::{ListActivitiesResponse, WatchConversationResponse};
+use crate::proto::v1;
+use crate::proto::v1::list_conversations_request::Filter as Asked;
+use crate::proto::v1::send_activity_request::Target;
+use crate::proto::v1::watch_conversation_request::Start as AskedStart;
+use crate::status::Failure;
+use crate::store::Order;
+
+/// The service.
+pub(super) struct Service {
+    engine: Engine,
+}
+
+impl Service {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// A conversation, if the caller may see it; otherwise it is as unknown as one that is not there.
+    fn visible(&self, caller: &Principal, key: &ConversationKey) -> Result<Conversation, Failure> {
+        let conversation = self.engine.conversation(key)?;
+        if caller.sees(&key.channel, conversation.bots()) {
+            return Ok(conversation);
+        }
+        Err(Error::ConversationUnknown(key.clone()).into())
+    }
+}
+
+#[tonic::async_trait]
+impl ConversationService for Service {
+    async fn send_activity(
+        &self,
+        request: Request<v1::SendActivityRequest>,
+    ) -> Result<Response<v1::SendActivityResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let (key, reference) = target(request.target)?;
+        let bot = (!request.bot_id.is_empty()).then(|| BotId::from(request.bot_id));
+        // A principal that is one bot speaks for that bot unless it says otherwise.
+        let bot = bot.or_else(|| only(caller.bots()).cloned());
+        let (allowed, needs) = match &bot {
+            Some(bot) => (caller.may_speak_for(bot), format!("`backend` or `bot:{bot}`")),
+            None => (caller.may_speak_for_all(), "`backend`".to_owned()),
+        };
+        require(allowed, &caller, &needs)?;
+        if !caller.may_speak_for_all() {
+            self.visible(&caller, &key)?;
+        }
+        let activity = request.activity.ok_or_else(|| required("activity"))?;
+        let limit = self.engine.limits().key_bytes;
+        if request.request_id.len() > limit {
+            let problem = format!("has {} bytes, more than `key_bytes={limit}`", request.request_id.len());
+            return Err(Failure::RequestInvalid { field: "request_id", problem }.into());
+        }
+        let idempotency = (!request.request_id.is_empty()).then_some(request.request_id);
+        let sent = self.engine.send_activity(key, bot, reference, idempotency, activity);
+        let appended = sent.await.map_err(Failure::from)?;
+        Ok(Response::new(v1::SendActivityResponse {
+            appended: Some(convert::appended(&appended)),
+            repeated_send: appended.repeated,
+        }))
+    }
+
+    async fn get_conversation(
+        &self,
+        request: Request<v1::GetConversationRequest>,
+    ) -> Result<Response<v1::GetConversationResponse>, Status> {
+        let caller = caller(&request)?;
+        let key = convert::key(request.into_inner().conversation, "conversation")?;
+        let conversation = self.visible(&caller, &key)?;
+        Ok(Response::new(v1::GetConversationResponse {
+            conversation: Some(convert::conversation(&key, conversation)),
+        }))
+    }
+
+    async fn list_conversations(
+        &self,
+        request: Request<v1::ListConversationsRequest>,
+    ) -> Result<Response<v1::ListConversationsResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let filter = filter(&caller, request.filter)?;
+        let size = page::size(request.page_size, self.engine.limits().page)?;
+        let after: Option<ListPosition> = page::after(&request.page_token)?;
+        let found = self.engine.conversations(&filter, after.as_ref(), size).map_err(Failure::from)?;
+        let next = found.last().filter(|_| found.len() == size).map(page::token);
+        let mut conversations = Vec::with_capacity(found.len());
+        for ListPosition { conversation: key, .. } in &found {
+            let stored = self.engine.conversation(key).map_err(Failure::from)?;
+            conversations.push(convert::conversation(key, stored));
+        }
+        Ok(Response::new(v1::ListConversationsResponse {
+            conversations,
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let key = convert::key(request.conversation, "conversation")?;
+        self.visible(&caller, &key)?;
+        let size = page::size(request.page_size, self.engine.limits().page)?;
+        let after: Option<String> = page::after(&request.page_token)?;
+        let members = self.engine.members(&key, after.as_deref(), size).map_err(Failure::from)?;
+        let last = members.last().filter(|_| members.len() == size);
+        let next = last.and_then(|member| member.id.as_ref()).map(page::token);
+        Ok(Response::new(v1::ListMembersResponse {
+            members,
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_activities(
+        &self,
+        request: Request<v1::ListActivitiesRequest>,
+    ) -> Result<Response<ListActivitiesResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let order = match request.order() {
+            v1::ReadOrder::Unspecified | v1::ReadOrder::OldestFirst => Order::Ascending,
+            v1::ReadOrder::NewestFirst => Order::Descending,
+        };
+        let key = convert::key(request.conversation, "conversation")?;
+        let conversation = self.visible(&caller, &key)?;
+        let limits = self.engine.limits();
+        let page = Page {
+            entries: page::size(request.page_size, limits.page)?,
+            bytes: limits.page_bytes,
+        };
+        let after: Option<Sequence> = page::after(&request.page_token)?;
+        let (first, last) = (conversation.first, conversation.last);
+        let (from, to) = match (after, order) {
+            (None, _) => (first, last),
+            (Some(after), Order::Ascending) => (after.next().max(first), last),
+            (Some(after), Order::Descending) => (first, after.previous()),
+        };
+        let entries = self.engine.activities(&key, from, to, order, page).map_err(Failure::from)?;
+        let end = match order {
+            Order::Ascending => to,
+            Order::Descending => from,
+        };
+        let next = entries.last().map(|entry| entry.sequence).filter(|reached| *reached != end);
+        Ok(Response::new(ListActivitiesResponse {
+            entries: entries.iter().map(|entry| convert::entry(entry)).collect(),
+            next_page_token: next.as_ref().map(page::token).unwrap_or_default(),
+        }))
+    }
+
+    type WatchConversationStream = Pin<Box<dyn Stream<Item = Result<WatchConversationResponse, Status>> + Send>>;
+
+    async fn watch_conversation(
+        &self,
+        request: Request<v1::WatchConversationRequest>,
+    ) -> Result<Response<Self::WatchConversationStream>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let start = match request.start {
+            None => Start::After(Sequence::START),
+            Some(AskedStart::AfterSequence(sequence)) => Start::After(Sequence(sequence)),
+            Some(AskedStart::OnlyNew(true)) => Start::End,
+            Some(AskedStart::OnlyNew(false)) => {
+                let problem = "must be true if set".to_owned();
+                return Err(Failure::RequestInvalid { field: "only_new", problem }.into());
+            }
+        };
+        let key = convert::key(request.conversation, "conversation")?;
+        self.visible(&caller, &key)?;
+        let follower = self.engine.follow(key, start).await.map_err(Failure::from)?;
+        let watch = Watch::new(follower, self.engine.clone());
+        let steps = futures_util::stream::unfold(watch, |mut watch| async move {
+            let step = watch.step().await?;
+            Some((step, watch))
+        });
+        Ok(Response::new(Box::pin(steps)))
+    }
+}
+
+/// One watcher.
+struct Watch {
+    follower: Follower,
+    engine: Engine,
+    /// Read and not sent yet.
+    ready: VecDeque<Arc<Entry>>,
+    /// When an idle watcher is told where it stands.
+    report: Sleep,
+    ended: bool,
+}
+
+impl Watch {
+    fn new(follower: Follower, engine: Engine) -> Self {
+        engine.metrics().watchers.inc();
+        let report = Self::next_report(&engine);
+        Self { follower, engine, ready: VecDeque::new(), report, ended: false }
+    }
+
+    fn next_report(engine: &Engine) -> Sleep {
+        let clock: &Arc<dyn Clock> = engine.clock();
+        clock.sleep_until(clock.now().after(engine.limits().watch_report_interval))
+    }
+
+    /// The next step; `None` after an error.
+    async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
+        if self.ended {
+            return None;
+        }
+        if self.ready.is_empty() {
+            tokio::select! {
+                biased;
+                entries = self.follower.next() => match entries {
+                    Ok(entries) => self.ready.extend(entries),
+                    Err(error) => {
+                        self.ended = true;
+                        let going = self.engine.is_draining();
+                        let error = if going { Error::ShuttingDown } else { error };
+                        return Some(Err(Failure::from(error).into()));
+                    }
+                },
+                () = &mut self.report => {}
+            }
+            self.report = Self::next_report(&self.engine);
+        }
+        let step = match self.ready.pop_front() {
+            Some(entry) => Step::Entry(convert::entry(&entry)),
+            None => Step::Position(v1::Position {
+                sequence: self.follower.position().0,
+                time: Some(convert::timestamp(self.engine.clock().now())),
+            }),
+        };
+        Some(Ok(WatchConversationResponse { step: Some(step) }))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.engine.metrics().watchers.dec();
+    }
+}
+
+fn required(field: &'static str) -> Failure {
+    Failure::RequestInvalid { field, problem: "is required".to_owned() }
+}
+
+/// Where to send, and the reference to apply, if one was given.
+fn target(
+    target: Option<Target>,
+) -> Result<(ConversationKey, Option<Box<v1::ConversationReference>>), Failure> {
+    match target.ok_or_else(|| required("target"))? {
+        Target::Conversation(name) => Ok((convert::key(Some(name), "conversation")?, None)),
+        Target::Reference(reference) => {
+            let conversation = reference.conversation.as_ref().and_then(|c| c.id.clone());
+            let name = v1::ConversationName {
+                channel_id: reference.channel_id.clone().unwrap_or_default(),
+                conversation_id: conversation.unwrap_or_default(),
+            };
+            Ok((convert::key(Some(name), "reference")?, Some(Box::new(reference))))
+        }
+    }
+}
+
+/// What to list, if the caller may. Without a filter: all that the caller may see.
+fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
+    let filter = match asked {
+        Some(Asked::ChannelId(channel)) => Filter::Channel(ChannelId::from(channel)),
+        Some(Asked::BotId(bot)) => Filter::Bot(BotId::from(bot)),
+        Some(Asked::User(user)) => Filter::User(ChannelId::from(user.channel_id), user.user_id),
+        None if caller.may_read_all() => Filter::All,
+        None => match (only(caller.bots()), only(caller.channels())) {
+            (Some(bot), None) => Filter::Bot(bot.clone()),
+            (None, Some(channel)) => Filter::Channel(channel.clone()),
+            _ => return Err(required("filter")),
+        },
+    };
+    let (allowed, needs) = match &filter {
+        Filter::All => (caller.may_read_all(), "`reader`".to_owned()),
+        Filter::Channel(channel) | Filter::User(channel, _) => {
+            (caller.sees(channel, []), format!("`reader` or `channel:{channel}`"))
+        }
+        Filter::Bot(bot) => {
+            let is_own = caller.bots().any(|own| own == bot);
+            (is_own || caller.may_read_all(), format!("`reader` or `bot:{bot}`"))
+        }
+    };
+    require(allowed, caller, &needs)?;
+    Ok(filter)
+}
+
+fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut items = items.into_iter();
+    items.next().filter(|_| items.next().is_none())
+}

@@ -1,0 +1,99 @@
+//! Between the engine's types and the API's.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::engine::log::Entry;
+use crate::engine::session::{self, Outcome};
+use crate::engine::{Backlog, Conversation};
+use crate::id::{ChannelId, ConversationId, ConversationKey};
+use crate::proto::{server, v1};
+use crate::status::Failure;
+
+/// A conversation named in a request.
+pub(super) fn key(
+    name: Option<v1::ConversationName>,
+    field: &'static str,
+) -> Result<ConversationKey, Failure> {
+    let missing = |problem: &str| Failure::RequestInvalid { field, problem: problem.to_owned() };
+    let name = name.ok_or_else(|| missing("is required"))?;
+    if name.channel_id.is_empty() || name.conversation_id.is_empty() {
+        return Err(missing("needs `channel_id` and `conversation_id`"));
+    }
+    // Ids are parts of keys, where NUL ends a part.
+    if name.channel_id.contains('\0') || name.conversation_id.contains('\0') {
+        return Err(missing("has a control character"));
+    }
+    Ok(ConversationKey {
+        channel: ChannelId::from(name.channel_id),
+        conversation: ConversationId::from(name.conversation_id),
+    })
+}
+
+pub(super) fn name(key: &ConversationKey) -> v1::ConversationName {
+    v1::ConversationName {
+        channel_id: key.channel.to_string(),
+        conversation_id: key.conversation.to_string(),
+    }
+}
+
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: (time.0 / 1_000) as i64,
+        nanos: (time.0 % 1_000) as i32 * 1_000_000,
+    }
+}
+
+pub(super) fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: duration.as_secs() as i64,
+        nanos: duration.subsec_nanos() as i32,
+    }
+}
+
+pub(super) fn outcome(outcome: Outcome) -> v1::AckOutcome {
+    match outcome {
+        Outcome::Ok => v1::AckOutcome::Ok,
+        Outcome::Stale => v1::AckOutcome::Stale,
+        Outcome::Unknown => v1::AckOutcome::Unknown,
+    }
+}
+
+pub(super) fn appended(appended: &session::Appended) -> v1::Appended {
+    v1::Appended {
+        activity_id: appended.activity_id.to_string(),
+        sequence: appended.sequence.0,
+    }
+}
+
+pub(super) fn entry(entry: &Entry) -> server::LogEntry {
+    server::LogEntry {
+        sequence: entry.sequence.0,
+        append_time: Some(timestamp(entry.append_time)),
+        author: entry.author.kind() as i32,
+        bot_id: entry.author.bot().map(ToString::to_string).unwrap_or_default(),
+        activity: entry.activity.clone(),
+    }
+}
+
+pub(super) fn conversation(key: &ConversationKey, stored: Conversation) -> v1::Conversation {
+    v1::Conversation {
+        name: Some(name(key)),
+        is_group: stored.is_group,
+        bot_ids: stored.bots().map(ToString::to_string).collect(),
+        start_time: Some(timestamp(stored.start_time)),
+        last_sequence: stored.last.0,
+        first_sequence: stored.first.0,
+        reference: Some(stored.reference),
+    }
+}
+
+/// What a session is told with each heartbeat.
+pub(super) fn heartbeat(backlog: Backlog, credit: session::Credit) -> v1::GatewayHeartbeat {
+    v1::GatewayHeartbeat {
+        undelivered: backlog.undelivered,
+        oldest_time: backlog.oldest.map(timestamp),
+        credit_deliveries: credit.deliveries,
+        credit_bytes: credit.bytes,
+    }
+}
