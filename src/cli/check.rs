@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::serve::{self, Overrides};
 use super::{escape, output};
+use crate::config::{Config, Overrides};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
-    serve::load(&args.config, &Overrides::default())?;
+    Config::load(&args.config, &Overrides::default())?;
     let path = args.config.display().to_string();
     if json {
         output::json(&json!({ "config": path, "ok": true }))

@@ -10,8 +10,8 @@ use turnwire_client::{Client, ClientOptions};
 use super::connection::DEFAULT_GATEWAY;
 use super::output::{self, Palette};
 use super::scratch::Scratch;
-use super::serve::{self, Overrides};
-use super::{echo_bot, escape, interrupt};
+use super::{echo_bot, escape, interrupt, serve};
+use crate::config::{Config, Overrides};
 
 /// The bot that the development configuration registers.
 const BOT: &str = "echo";
@@ -37,7 +37,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         (None, None) => PathBuf::new(),
     };
     let kept = scratch.is_none();
-    let config = serve::dev_config(&Overrides {
+    let config = Config::dev(&Overrides {
         listen: args.listen,
         data_dir: Some(data.clone()),
     })?;

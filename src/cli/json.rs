@@ -1,33 +1,19 @@
 //! Activities and what surrounds them, as JSON. The codec itself is the gateway's.
 
-use anyhow::Context;
 use serde_json::{Value, json};
 use turnwire_client::proto::{Activity, Author, Conversation, LogEntry};
 
 use super::{address, show};
+use crate::activity::json as codec;
 
 /// An activity in the protocol's JSON.
 pub(super) fn encode(activity: &Activity) -> Value {
-    // To be crate::activity::json::encode(activity).
-    json!({
-        "type": activity.r#type,
-        "id": activity.id,
-        "from": activity.from.as_ref().map(|from| json!({ "id": from.id, "name": from.name })),
-        "replyToId": activity.reply_to_id,
-        "text": activity.text,
-    })
+    codec::encode(activity)
 }
 
 /// An activity from the protocol's JSON.
-pub(super) fn decode(text: &[u8]) -> anyhow::Result<Activity> {
-    // To be crate::activity::json::decode(text).
-    let value: Value = serde_json::from_slice(text).context("this is not JSON")?;
-    let member = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-    Ok(Activity {
-        r#type: member("type"),
-        text: member("text"),
-        ..Activity::default()
-    })
+pub(super) fn decode(text: &[u8]) -> Result<Activity, codec::Error> {
+    codec::decode(text)
 }
 
 /// A position of a conversation's log.

@@ -1,10 +1,11 @@
-//! `turnwire serve`: runs a gateway; and what `dev` and `check` share with it.
+//! `turnwire serve`: runs a gateway.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{interrupt, output};
+use crate::config::{Config, Overrides};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -31,34 +32,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         listen: args.listen,
         data_dir: args.data,
     };
-    let config = load(&args.config, &overrides)?;
+    let config = Config::load(&args.config, &overrides)?;
     serve(config, interrupt::interrupted(), |address| {
         output::line(&format!("listening on http://{address}"))
     })
     .await
-}
-
-/// What flags say over the file. To be `crate::config::Overrides`.
-#[derive(Clone, Debug, Default)]
-#[expect(dead_code, reason = "read by the gateway")]
-pub(super) struct Overrides {
-    pub(super) listen: Option<SocketAddr>,
-    pub(super) data_dir: Option<PathBuf>,
-}
-
-/// A checked configuration. To be `crate::config::Config`.
-#[derive(Debug)]
-pub(super) struct Config {}
-
-/// Reads and checks a configuration. To be `Ok(Config::load(path, overrides)?)`.
-pub(super) fn load(path: &Path, _overrides: &Overrides) -> anyhow::Result<Config> {
-    anyhow::bail!("cannot read `{}`: {NOT_BUILT_IN}", path.display())
-}
-
-/// The configuration of `turnwire dev`: the bot `echo` and the channel `dev`. To be
-/// `Ok(Config::dev(overrides)?)`.
-pub(super) fn dev_config(_overrides: &Overrides) -> anyhow::Result<Config> {
-    anyhow::bail!(NOT_BUILT_IN)
 }
 
 /// Runs a gateway until `shutdown` completes and it has drained; calls `bound` when it listens.

@@ -7,6 +7,7 @@ pub mod backoff;
 mod connect;
 mod error;
 pub mod frames;
+mod random;
 
 pub mod bot;
 pub mod channel;
