@@ -40,7 +40,10 @@ pub struct System;
 
 impl Clock for System {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "this is the clock that is handed in")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the clock that is handed in"
+        )]
         let now = std::time::SystemTime::now();
         let since_epoch = now
             .duration_since(std::time::UNIX_EPOCH)

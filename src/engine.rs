@@ -89,7 +89,11 @@ impl Engine {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let count = settings.shards;
-        assert!((1..=shard::MOST).contains(&count), "1 to {} shards", shard::MOST);
+        assert!(
+            (1..=shard::MOST).contains(&count),
+            "1 to {} shards",
+            shard::MOST
+        );
         let mut live: Vec<VecDeque<ConversationKey>> = vec![VecDeque::new(); count];
         let mut corrupt = None;
         store.scan(&KeyRange::live(), Order::Ascending, &mut |key, _| {
@@ -183,9 +187,14 @@ impl Engine {
     /// [`Error::ChannelUnknown`], [`Error::Activity`], [`Error::GroupsUnsupported`],
     /// [`Error::IdempotencyMismatch`], [`Error::StoreFull`], [`Error::StoreFailed`],
     /// [`Error::ShuttingDown`].
-    pub async fn post(&self, channel: &ChannelId, activity: v1::Activity) -> Result<Appended, Error> {
+    pub async fn post(
+        &self,
+        channel: &ChannelId,
+        activity: v1::Activity,
+    ) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
-        self.append_post(channel, activity, Reply::Caller(reply)).await?;
+        self.append_post(channel, activity, Reply::Caller(reply))
+            .await?;
         result.await.map_err(|_| Error::ShuttingDown)?
     }
 
@@ -210,8 +219,15 @@ impl Engine {
         let from = Origin::Backend { bot, reference };
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
-        let append = Append { conversation, draft, from, key, reply: Reply::Caller(reply) };
-        self.command(shard, Command::Append(Box::new(append))).await?;
+        let append = Append {
+            conversation,
+            draft,
+            from,
+            key,
+            reply: Reply::Caller(reply),
+        };
+        self.command(shard, Command::Append(Box::new(append)))
+            .await?;
         result.await.map_err(|_| Error::ShuttingDown)?
     }
 
@@ -221,9 +237,16 @@ impl Engine {
     ///
     /// [`Error::ConversationUnknown`]; [`Error::SequenceGone`] when retention has removed what
     /// follows `start`; [`Error::StoreFailed`], [`Error::ShuttingDown`].
-    pub async fn follow(&self, conversation: ConversationKey, start: Start) -> Result<Follower, Error> {
+    pub async fn follow(
+        &self,
+        conversation: ConversationKey,
+        start: Start,
+    ) -> Result<Follower, Error> {
         let (reply, followed) = oneshot::channel();
-        let command = Command::Follow { conversation: conversation.clone(), reply };
+        let command = Command::Follow {
+            conversation: conversation.clone(),
+            reply,
+        };
         self.command(self.shard(&conversation), command).await?;
         let followed = followed.await.map_err(|_| Error::ShuttingDown)??;
         let kept_after = followed.first.previous();
@@ -231,12 +254,20 @@ impl Engine {
             Start::End => followed.last,
             Start::After(crate::id::Sequence::START) => kept_after,
             Start::After(sequence) if sequence < kept_after => {
-                return Err(Error::SequenceGone { first: followed.first });
+                return Err(Error::SequenceGone {
+                    first: followed.first,
+                });
             }
             Start::After(sequence) => sequence.min(followed.last),
         };
         let store = Arc::clone(&self.inner.shared.store);
-        Ok(Follower::new(conversation, position, followed.feed, store, self.limits()))
+        Ok(Follower::new(
+            conversation,
+            position,
+            followed.feed,
+            store,
+            self.limits(),
+        ))
     }
 
     /// Attaches a session of a bot.
@@ -254,7 +285,8 @@ impl Engine {
         if !self.inner.shared.settings.bots.contains_key(bot) {
             return Err(Error::BotUnknown(bot.clone()));
         }
-        self.attach(Subscriber::Bot(bot.clone()), instance, credit).await
+        self.attach(Subscriber::Bot(bot.clone()), instance, credit)
+            .await
     }
 
     /// Attaches an adapter to its channel, and notes what it declares the channel can do.
@@ -273,8 +305,12 @@ impl Engine {
         if !self.inner.shared.settings.channels.contains_key(channel) {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
-        self.inner.shared.declared().insert(channel.clone(), capabilities);
-        self.attach(Subscriber::Egress(channel.clone()), instance, credit).await
+        self.inner
+            .shared
+            .declared()
+            .insert(channel.clone(), capabilities);
+        self.attach(Subscriber::Egress(channel.clone()), instance, credit)
+            .await
     }
 
     async fn attach(
@@ -305,7 +341,8 @@ impl Engine {
             old.end(Error::SessionReplaced(instance.to_owned()));
             self.command_all(|| Command::Detach(old.number)).await?;
         }
-        self.command_all(|| Command::Attach(Arc::clone(&session))).await?;
+        self.command_all(|| Command::Attach(Arc::clone(&session)))
+            .await?;
         Ok((link, events))
     }
 
@@ -314,7 +351,10 @@ impl Engine {
         {
             let mut sessions = self.sessions();
             let key = (session.subscriber.clone(), session.instance.clone());
-            if sessions.get(&key).is_some_and(|other| other.number == session.number) {
+            if sessions
+                .get(&key)
+                .is_some_and(|other| other.number == session.number)
+            {
                 sessions.remove(&key);
             }
         }
@@ -334,16 +374,21 @@ impl Engine {
     /// Brings the gauges up to date: sessions, conversations in memory, what waits for each bot.
     pub fn gauge(&self) {
         let metrics = &self.inner.shared.metrics;
-        let (bots, channels): (Vec<_>, Vec<_>) =
-            self.sessions().keys().map(|(name, _)| name.clone()).partition(|name| {
-                matches!(name, Subscriber::Bot(_))
-            });
+        let (bots, channels): (Vec<_>, Vec<_>) = self
+            .sessions()
+            .keys()
+            .map(|(name, _)| name.clone())
+            .partition(|name| matches!(name, Subscriber::Bot(_)));
         metrics.sessions.bot.set(bots.len() as i64);
         metrics.sessions.channel.set(channels.len() as i64);
-        metrics.conversations_resident.set(self.inner.shared.resident.load(Ordering::Relaxed) as i64);
+        metrics
+            .conversations_resident
+            .set(self.inner.shared.resident.load(Ordering::Relaxed) as i64);
         for bot in self.inner.shared.settings.bots.keys() {
             let backlog = self.backlog(&Subscriber::Bot(bot.clone()));
-            metrics.undelivered(bot.as_str()).set(backlog.undelivered as i64);
+            metrics
+                .undelivered(bot.as_str())
+                .set(backlog.undelivered as i64);
         }
     }
 
@@ -364,7 +409,10 @@ impl Engine {
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
         for session in sessions {
             let reconnect_after = Duration::from_millis(self.random().random_range(100..1_000));
-            session.tell(Event::Drain { reconnect_after, grace });
+            session.tell(Event::Drain {
+                reconnect_after,
+                grace,
+            });
         }
         let clock = self.clock();
         let until = clock.now().after(grace);
@@ -377,7 +425,11 @@ impl Engine {
     /// [`Error::ShuttingDown`].
     pub async fn stop(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
-        let sessions: Vec<_> = self.sessions().drain().map(|(_, session)| session).collect();
+        let sessions: Vec<_> = self
+            .sessions()
+            .drain()
+            .map(|(_, session)| session)
+            .collect();
         for session in sessions {
             session.end(Error::ShuttingDown);
         }
@@ -404,7 +456,10 @@ impl Engine {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
         let draft = activity::inbound(activity, self.limits())?;
-        let id = draft.conversation.as_ref().and_then(|conversation| conversation.id.as_deref());
+        let id = draft
+            .conversation
+            .as_ref()
+            .and_then(|conversation| conversation.id.as_deref());
         let conversation = ConversationKey {
             channel: channel.clone(),
             conversation: ConversationId::from(id.unwrap_or_default()),
@@ -412,12 +467,21 @@ impl Engine {
         let shard = self.shard(&conversation);
         let key = draft.id.clone();
         let conversation = Some(conversation);
-        let append = Append { conversation, draft, from: Origin::Channel, key, reply };
+        let append = Append {
+            conversation,
+            draft,
+            from: Origin::Channel,
+            key,
+            reply,
+        };
         self.command(shard, Command::Append(Box::new(append))).await
     }
 
     async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {
-        self.inner.shards[shard].send(command).await.map_err(|_| Error::ShuttingDown)
+        self.inner.shards[shard]
+            .send(command)
+            .await
+            .map_err(|_| Error::ShuttingDown)
     }
 
     async fn command_all(&self, command: impl Fn() -> Command) -> Result<(), Error> {

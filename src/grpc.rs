@@ -4,8 +4,8 @@
 mod access;
 mod bots;
 mod channels;
-mod convert;
 mod conversations;
+mod convert;
 mod page;
 mod stream;
 
@@ -33,16 +33,22 @@ pub async fn routes(
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let limit = engine.limits().frame_bytes;
     let check = access::Check::new(authenticator);
-    let bots = BotServiceServer::new(bots::Service::new(engine.clone()))
-        .max_decoding_message_size(limit);
+    let bots =
+        BotServiceServer::new(bots::Service::new(engine.clone())).max_decoding_message_size(limit);
     let channels = ChannelServiceServer::new(channels::Service::new(engine.clone()))
         .max_decoding_message_size(limit);
     let conversations = ConversationServiceServer::new(conversations::Service::new(engine.clone()))
         .max_decoding_message_size(limit);
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<BotServiceServer<bots::Service>>().await;
-    reporter.set_serving::<ChannelServiceServer<channels::Service>>().await;
-    reporter.set_serving::<ConversationServiceServer<conversations::Service>>().await;
+    reporter
+        .set_serving::<BotServiceServer<bots::Service>>()
+        .await;
+    reporter
+        .set_serving::<ChannelServiceServer<channels::Service>>()
+        .await;
+    reporter
+        .set_serving::<ConversationServiceServer<conversations::Service>>()
+        .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

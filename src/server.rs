@@ -1,1 +1,197 @@
-//! (to come)
+//! The one meeting place: a configuration becomes parts, parts become a running gateway.
+//!
+//! [`Server::bind`] opens the store, starts the engine and binds the listener; [`Server::run`] serves
+//! until it is told to stop, and then drains: sessions are told, work in flight is waited for, the
+//! store is synced.
+
+mod connections;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::auth::Authenticator;
+use crate::clock::{Clock, System};
+use crate::config::{self, Config};
+use crate::engine::{self, Engine, settings};
+use crate::metrics::Metrics;
+use crate::proto::v1;
+use crate::store::{self, Embedded, embedded};
+use crate::{grpc, http};
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store could not be opened.
+    #[error("cannot open the store")]
+    Store(#[from] store::Error),
+    /// The engine could not start.
+    #[error("cannot start the engine")]
+    Engine(#[from] engine::Error),
+    /// The listener could not be bound.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Reflection could not be set up: a broken build.
+    #[error("cannot serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What a gateway is made of beside its configuration: handed in, so that tests have their own.
+pub struct Parts {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The store, and for the how-manieth time it is open. `None`: the one in the data folder.
+    pub store: Option<(Arc<dyn store::Store>, u32)>,
+    /// Seed of ids and jitter.
+    pub seed: u64,
+}
+
+impl Default for Parts {
+    /// The machine's clock, the store in the data folder, and a seed from the machine's randomness.
+    fn default() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the randomness that is handed in"
+        )]
+        let seed = rand::random();
+        Self {
+            clock: Arc::new(System),
+            store: None,
+            seed,
+        }
+    }
+}
+
+/// A gateway that is bound and not yet serving.
+pub struct Server {
+    engine: Engine,
+    listener: TcpListener,
+    address: SocketAddr,
+    router: axum::Router,
+}
+
+impl Server {
+    /// Opens, joins and binds.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. Nothing is left behind but the store's folder.
+    pub async fn bind(config: &Config, parts: Parts) -> Result<Self, Error> {
+        let metrics = Arc::new(Metrics::new());
+        let (store, epoch) = match parts.store {
+            Some(store) => store,
+            None => {
+                let store = Embedded::open(&config.data_dir, &embedded::Options::default())?;
+                let epoch = store.epoch();
+                (Arc::new(store) as Arc<dyn store::Store>, epoch)
+            }
+        };
+        // Bound before the engine starts: a taken port is the usual mistake, and cheap to undo.
+        let listen = |source| Error::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let settings = settings(config, parts.seed);
+        let engine = Engine::open(store, epoch, parts.clock, settings, metrics)?;
+        let authenticator = Arc::new(Authenticator::new(&config.principals));
+        if authenticator.is_open() {
+            warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
+        }
+        let grpc = grpc::routes(&engine, authenticator).await?;
+        let router = http::routes(engine.clone()).merge(grpc.prepare().into_axum_router());
+        Ok(Self {
+            engine,
+            listener,
+            address,
+            router,
+        })
+    }
+
+    /// Where the gateway listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The engine, for tests and for tools in the same process.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Serves until `stop` completes, then drains and stops.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        let Self {
+            engine,
+            listener,
+            address,
+            router,
+        } = self;
+        info!(%address, "listening");
+        let connections = connections::Connections::new(router);
+        let connections = connections.accept(listener, stop).await;
+        info!("draining");
+        engine.drain().await;
+        engine.stop().await;
+        connections.close(engine.limits().shutdown_grace).await;
+        info!("stopped");
+    }
+}
+
+/// What the engine is told of a configuration.
+fn settings(config: &Config, seed: u64) -> settings::Settings {
+    let limits = &config.limits;
+    let bots = config.bots.iter().map(|bot| {
+        let settings = settings::Bot {
+            account: v1::ChannelAccount {
+                id: Some(bot.id.to_string()),
+                name: Some(bot.name.clone().unwrap_or_else(|| bot.id.to_string())),
+                role: Some("bot".to_owned()),
+                ..Default::default()
+            },
+            delivery_deadline: bot.delivery_deadline.unwrap_or(limits.delivery_deadline),
+            delivery_attempts: bot.delivery_attempts.unwrap_or(limits.delivery_attempts),
+        };
+        (bot.id.clone(), settings)
+    });
+    let channels = config.channels.iter().map(|channel| {
+        let settings = settings::Channel {
+            bot: channel.bot.clone(),
+            capabilities: channel.capabilities,
+            outbound: match channel.outbound {
+                config::Outbound::Queue => settings::Outbound::Queue,
+                config::Outbound::Watch => settings::Outbound::Watch,
+            },
+            service_url: channel.service_url.clone(),
+        };
+        (channel.id.clone(), settings)
+    });
+    settings::Settings {
+        limits: limits.clone(),
+        bots: bots.collect::<HashMap<_, _>>(),
+        channels: channels.collect::<HashMap<_, _>>(),
+        shards: shards(),
+        seed,
+    }
+}
+
+/// One shard for every four cores: a shard shares its machine with the sockets it serves, and all
+/// shards share one journal.
+fn shards() -> usize {
+    const CORES_PER_SHARD: usize = 4;
+    const MOST: usize = 16;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / CORES_PER_SHARD).clamp(1, MOST)
+}

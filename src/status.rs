@@ -142,7 +142,9 @@ impl Failure {
                 Error::FrameUnreadable { .. } => {
                     ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never)
                 }
-                Error::HeartbeatMissed(_) => ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later),
+                Error::HeartbeatMissed(_) => {
+                    ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later)
+                }
                 Error::Thread(_) => ("THREAD_FAILED", Code::ResourceExhausted, 503, Later),
                 Error::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable, 503, Later),
             },
@@ -161,7 +163,12 @@ impl Failure {
                 ("PROTOCOL_UNSUPPORTED", Code::InvalidArgument, 400, Never)
             }
         };
-        Row { reason, code, http, retry }
+        Row {
+            reason,
+            code,
+            http,
+            retry,
+        }
     }
 
     /// The path of the field that is at fault.
@@ -171,7 +178,11 @@ impl Failure {
                 Some(format!("activity.{}", invalid.path))
             }
             Self::Engine(Error::Activity(activity::Error::TooLarge { limit, .. })) => {
-                let field = if *limit == "channel_data_bytes" { "activity.channelData" } else { "activity" };
+                let field = if *limit == "channel_data_bytes" {
+                    "activity.channelData"
+                } else {
+                    "activity"
+                };
                 Some(field.to_owned())
             }
             Self::Engine(Error::CreditOutOfRange { field, .. })
@@ -197,7 +208,11 @@ impl Failure {
             fact("field", field);
         }
         match self {
-            Self::Engine(Error::Activity(activity::Error::TooLarge { limit, allowed, actual })) => {
+            Self::Engine(Error::Activity(activity::Error::TooLarge {
+                limit,
+                allowed,
+                actual,
+            })) => {
                 fact("limit", format!("{limit}={allowed}"));
                 fact("value", actual.to_string());
             }
@@ -255,8 +270,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         failure.note();
         let row = failure.row();
-        let mut details =
-            ErrorDetails::with_error_info(row.reason, DOMAIN, failure.metadata());
+        let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, failure.metadata());
         if let Some(field) = failure.field() {
             details.add_bad_request_violation(field, failure.to_string());
         }

@@ -10,7 +10,8 @@ use turnwire_client::{Client, ClientOptions};
 use super::connection::DEFAULT_GATEWAY;
 use super::output::{self, Palette};
 use super::scratch::Scratch;
-use super::{echo_bot, escape, interrupt, serve};
+use super::serve;
+use super::{echo_bot, escape, interrupt};
 use crate::config::{Config, Overrides};
 
 /// The bot that the development configuration registers.
@@ -46,7 +47,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let (bot_gone, gateway_may_go) = oneshot::channel::<()>();
     let (bound, address) = oneshot::channel();
     let gateway = serve::serve(
-        config,
+        &config,
         async {
             // Gone with or without a word.
             let _ = gateway_may_go.await;

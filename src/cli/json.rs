@@ -4,16 +4,16 @@ use serde_json::{Value, json};
 use turnwire_client::proto::{Activity, Author, Conversation, LogEntry};
 
 use super::{address, show};
-use crate::activity::json as codec;
+use crate::activity::json;
 
 /// An activity in the protocol's JSON.
 pub(super) fn encode(activity: &Activity) -> Value {
-    codec::encode(activity)
+    json::encode(activity)
 }
 
 /// An activity from the protocol's JSON.
-pub(super) fn decode(text: &[u8]) -> Result<Activity, codec::Error> {
-    codec::decode(text)
+pub(super) fn decode(text: &[u8]) -> anyhow::Result<Activity> {
+    Ok(json::decode(text)?)
 }
 
 /// A position of a conversation's log.

@@ -1,4 +1,4 @@
-//! `turnwire serve`: runs a gateway.
+//! `turnwire serve`: runs a gateway; and what `dev` and `check` share with it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use super::{interrupt, output};
 use crate::config::{Config, Overrides};
+use crate::observability::logs;
+use crate::server::{Parts, Server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -33,22 +35,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         data_dir: args.data,
     };
     let config = Config::load(&args.config, &overrides)?;
-    serve(config, interrupt::interrupted(), |address| {
+    logs::init(&config.log)?;
+    serve(&config, interrupt::interrupted(), |address| {
         output::line(&format!("listening on http://{address}"))
     })
     .await
 }
 
 /// Runs a gateway until `shutdown` completes and it has drained; calls `bound` when it listens.
-/// To be `crate::server::run(config, shutdown, bound)`, or bind, `bound`, and run.
-///
-/// An address that is taken must fail with the `io::Error` among its causes: the hint comes from it.
 pub(super) async fn serve(
-    _config: Config,
-    _shutdown: impl Future<Output = ()> + Send + 'static,
-    _bound: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
+    config: &Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    bound: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    anyhow::bail!(NOT_BUILT_IN)
+    let server = Server::bind(config, Parts::default()).await?;
+    bound(server.address())?;
+    server.run(shutdown).await;
+    Ok(())
 }
-
-const NOT_BUILT_IN: &str = "this program was built without the gateway";

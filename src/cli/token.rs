@@ -10,8 +10,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, json: bool) -> anyhow::Result<()> {
     let token = Token::generate();
-    let sha256 = token.digest().to_string();
-    let token = token.reveal();
+    let (token, sha256) = (token.reveal(), token.digest().to_string());
     if json {
         return output::json(&json!({ "token": token, "sha256": sha256 }));
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::config::file::{Table, Value};
 use crate::config::limits::{DELIVERY_ATTEMPTS, DELIVERY_DEADLINE};
 use crate::config::named::{LABEL_BYTES, Named};
-use crate::limits::Limits;
 use crate::id::BotId;
+use crate::limits::Limits;
 
 /// A registered bot.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,12 +21,19 @@ pub(crate) enum Command {
     Commit(Box<Commit>),
     Ack(Acknowledge),
     Nack(Acknowledge, Nack),
-    Extend { session: Arc<Session>, deliveries: Vec<DeliveryId>, by: Option<Duration> },
+    Extend {
+        session: Arc<Session>,
+        deliveries: Vec<DeliveryId>,
+        by: Option<Duration>,
+    },
     Attach(Arc<Session>),
     Detach(session::Number),
     /// Credit was granted to a session of this subscriber.
     Granted(Subscriber),
-    Follow { conversation: ConversationKey, reply: oneshot::Sender<Result<Followed, Error>> },
+    Follow {
+        conversation: ConversationKey,
+        reply: oneshot::Sender<Result<Followed, Error>>,
+    },
     /// No more deliveries are handed over.
     Drain,
     /// Make durable what is not yet, and end. Answers when done.
@@ -51,17 +58,32 @@ pub(crate) enum From {
     /// The channel. Starts the conversation if there is none.
     Channel,
     /// A bot over its stream, citing the delivery it answers, if it answers one.
-    Bot { session: Arc<Session>, cites: Option<DeliveryId> },
+    Bot {
+        session: Arc<Session>,
+        cites: Option<DeliveryId>,
+    },
     /// A backend for a bot (or the only one), with a conversation reference to apply.
-    Backend { bot: Option<BotId>, reference: Option<Box<v1::ConversationReference>> },
+    Backend {
+        bot: Option<BotId>,
+        reference: Option<Box<v1::ConversationReference>>,
+    },
 }
 
 /// Whom to tell what became of an append.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Caller(oneshot::Sender<Result<Appended, Error>>),
-    Send { session: Arc<Session>, frame: u64, client_id: String, cites: Option<DeliveryId> },
-    Post { session: Arc<Session>, frame: u64, post_id: String },
+    Send {
+        session: Arc<Session>,
+        frame: u64,
+        client_id: String,
+        cites: Option<DeliveryId>,
+    },
+    Post {
+        session: Arc<Session>,
+        frame: u64,
+        post_id: String,
+    },
 }
 
 /// Activities to append as the answer to a delivery, which they finish.

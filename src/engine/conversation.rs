@@ -80,7 +80,9 @@ impl Stored {
         let rest = store.get(&rest_key)?.ok_or_else(unknown)?;
         let head = record::decode_head(&head_key, head)?;
         let rest = record::decode_conversation(&rest_key, rest)?;
-        let corrupt = |_| store::Error::Corrupt { what: format!("the reference of `{key}`") };
+        let corrupt = |_| store::Error::Corrupt {
+            what: format!("the reference of `{key}`"),
+        };
         let reference = v1::ConversationReference::decode(rest.reference).map_err(corrupt)?;
         let cursors = head.cursors.into_iter().map(|cursor| {
             let reader = if cursor.bot_id.is_empty() {
@@ -162,13 +164,18 @@ impl Conversation {
     pub(crate) fn is_busy(&self) -> bool {
         self.feed.strong_count() > 0
             || self.seats.iter().any(|seat| {
-                matches!(seat.subscription.state(), State::Held(_) | State::Resting { .. })
+                matches!(
+                    seat.subscription.state(),
+                    State::Held(_) | State::Resting { .. }
+                )
             })
     }
 
     /// Whether every reader has seen everything.
     pub(crate) fn is_finished(&self) -> bool {
-        self.seats.iter().all(|seat| seat.subscription.state() == State::Idle)
+        self.seats
+            .iter()
+            .all(|seat| seat.subscription.state() == State::Idle)
     }
 
     /// The conversation as its channel describes it.

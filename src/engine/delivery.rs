@@ -214,7 +214,11 @@ impl Subscription {
         now: Timestamp,
         deadline: Option<Timestamp>,
     ) -> (&Arc<Entry>, Fence) {
-        assert_eq!(self.state, State::Ready, "only what is ready is handed over");
+        assert_eq!(
+            self.state,
+            State::Ready,
+            "only what is ready is handed over"
+        );
         let fence = match self.lease {
             Some(lease) if lease.session == session => lease.fence,
             // Delivery ids only grow, so the first of a lease is a fence above all earlier ones.
@@ -229,7 +233,10 @@ impl Subscription {
             since: now,
         });
         let entry = self.waiting.front();
-        (entry.expect("a ready subscription was filled before"), fence)
+        (
+            entry.expect("a ready subscription was filled before"),
+            fence,
+        )
     }
 
     /// Moves the deadline of the held delivery, never beyond `ceiling` after its hand-over.

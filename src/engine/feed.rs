@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::engine::error::Error;
-use crate::limits::Limits;
 use crate::engine::log::{self, Entry, Page};
 use crate::id::{ConversationKey, Sequence};
+use crate::limits::Limits;
 use crate::store::{Order, Store};
 
 /// The live end of one conversation, shared by its shard and all who follow it.
@@ -71,7 +71,11 @@ impl Feed {
         }
         // The window is filled before the signal, so that a follower that wakes finds the entry there.
         self.progress.send_modify(|progress| {
-            assert_eq!(entry.sequence, progress.last.next(), "a feed shows every activity in order");
+            assert_eq!(
+                entry.sequence,
+                progress.last.next(),
+                "a feed shows every activity in order"
+            );
             progress.last = entry.sequence;
         });
     }
@@ -157,7 +161,9 @@ impl Follower {
                 self.position = newest.sequence;
                 Ok(entries)
             }
-            (Some(first), _) => Err(Error::SequenceGone { first: first.sequence }),
+            (Some(first), _) => Err(Error::SequenceGone {
+                first: first.sequence,
+            }),
             (None, _) => Err(Error::SequenceGone { first: last.next() }),
         }
     }

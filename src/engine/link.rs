@@ -39,7 +39,9 @@ impl Link {
     pub async fn grant(&self, credit: Credit) -> Result<(), Error> {
         self.session.grant(credit, self.engine.limits())?;
         let subscriber = &self.session.subscriber;
-        self.engine.command_all(|| Command::Granted(subscriber.clone())).await
+        self.engine
+            .command_all(|| Command::Granted(subscriber.clone()))
+            .await
     }
 
     /// Finishes deliveries.
@@ -47,8 +49,14 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::ShuttingDown`].
-    pub async fn ack(&self, frame: u64, deliveries: Vec<DeliveryId>, want_result: bool) -> Result<(), Error> {
-        self.acknowledge(frame, deliveries, want_result, None, Command::Ack).await
+    pub async fn ack(
+        &self,
+        frame: u64,
+        deliveries: Vec<DeliveryId>,
+        want_result: bool,
+    ) -> Result<(), Error> {
+        self.acknowledge(frame, deliveries, want_result, None, Command::Ack)
+            .await
     }
 
     /// Gives deliveries back.
@@ -64,7 +72,8 @@ impl Link {
         want_result: bool,
     ) -> Result<(), Error> {
         let command = |request| Command::Nack(request, how.clone());
-        self.acknowledge(frame, deliveries, want_result, None, command).await
+        self.acknowledge(frame, deliveries, want_result, None, command)
+            .await
     }
 
     /// Notes that a channel has what it was handed, and under which id of its own.
@@ -78,7 +87,14 @@ impl Link {
         delivery: DeliveryId,
         channel_activity_id: Option<String>,
     ) -> Result<(), Error> {
-        self.acknowledge(frame, vec![delivery], false, channel_activity_id, Command::Ack).await
+        self.acknowledge(
+            frame,
+            vec![delivery],
+            false,
+            channel_activity_id,
+            Command::Ack,
+        )
+        .await
     }
 
     async fn acknowledge(
@@ -107,10 +123,23 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::ShuttingDown`].
-    pub async fn extend(&self, deliveries: Vec<DeliveryId>, by: Option<Duration>) -> Result<(), Error> {
+    pub async fn extend(
+        &self,
+        deliveries: Vec<DeliveryId>,
+        by: Option<Duration>,
+    ) -> Result<(), Error> {
         for (shard, deliveries) in self.by_shard(deliveries) {
             let session = Arc::clone(&self.session);
-            self.engine.command(shard, Command::Extend { session, deliveries, by }).await?;
+            self.engine
+                .command(
+                    shard,
+                    Command::Extend {
+                        session,
+                        deliveries,
+                        by,
+                    },
+                )
+                .await?;
         }
         Ok(())
     }
@@ -131,16 +160,32 @@ impl Link {
     ) -> Result<(), Error> {
         let draft = activity::outbound(activity, self.engine.limits())?;
         let session = Arc::clone(&self.session);
-        let from = From::Bot { session: Arc::clone(&session), cites };
+        let from = From::Bot {
+            session: Arc::clone(&session),
+            cites,
+        };
         let key = Some(client_id.clone());
-        let reply = Reply::Send { session, frame, client_id, cites };
+        let reply = Reply::Send {
+            session,
+            frame,
+            client_id,
+            cites,
+        };
         let shard = match (&conversation, cites) {
             (Some(conversation), _) => self.engine.shard(conversation),
             (None, Some(cited)) => self.shard_of(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
-        let append = Append { conversation, draft, from, key, reply };
-        self.engine.command(shard, Command::Append(Box::new(append))).await
+        let append = Append {
+            conversation,
+            draft,
+            from,
+            key,
+            reply,
+        };
+        self.engine
+            .command(shard, Command::Append(Box::new(append)))
+            .await
     }
 
     /// Appends answers and finishes their delivery, all or nothing.
@@ -156,14 +201,18 @@ impl Link {
         activities: Vec<v1::Activity>,
     ) -> Result<(), Error> {
         let limits = self.engine.limits();
-        let drafts = activities.into_iter().map(|activity| activity::outbound(activity, limits));
+        let drafts = activities
+            .into_iter()
+            .map(|activity| activity::outbound(activity, limits));
         let commit = Commit {
             session: Arc::clone(&self.session),
             frame,
             delivery,
             drafts: drafts.collect::<Result<_, _>>()?,
         };
-        self.engine.command(self.shard_of(delivery), Command::Commit(Box::new(commit))).await
+        self.engine
+            .command(self.shard_of(delivery), Command::Commit(Box::new(commit)))
+            .await
     }
 
     /// Appends what the session's channel posts.
@@ -171,12 +220,21 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::Activity`], [`Error::ShuttingDown`]; all others come as events.
-    pub async fn post(&self, frame: u64, post_id: String, activity: v1::Activity) -> Result<(), Error> {
+    pub async fn post(
+        &self,
+        frame: u64,
+        post_id: String,
+        activity: v1::Activity,
+    ) -> Result<(), Error> {
         let Subscriber::Egress(channel) = &self.session.subscriber else {
             unreachable!("only the streams of channels post");
         };
         let session = Arc::clone(&self.session);
-        let reply = Reply::Post { session, frame, post_id };
+        let reply = Reply::Post {
+            session,
+            frame,
+            post_id,
+        };
         self.engine.append_post(channel, activity, reply).await
     }
 
@@ -192,7 +250,9 @@ impl Link {
 
     /// Waits until the client has read enough of what it was told.
     pub async fn has_room(&self) {
-        self.session.has_room(self.engine.limits().session_backlog_frames).await;
+        self.session
+            .has_room(self.engine.limits().session_backlog_frames)
+            .await;
     }
 
     /// Ids by the shard that made them, in their order.

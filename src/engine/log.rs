@@ -66,7 +66,11 @@ impl Entry {
         storage::Activity {
             append_time_ms: self.append_time.0,
             author: self.author.kind() as i32,
-            bot_id: self.author.bot().map(ToString::to_string).unwrap_or_default(),
+            bot_id: self
+                .author
+                .bot()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             activity_id: self.activity_id.to_string(),
             activity: self.activity.clone(),
         }
@@ -124,8 +128,14 @@ pub fn read(
             return ControlFlow::Break(());
         }
         let entry = keys::decode_activity(key).and_then(|sequence| {
-            let key = Key::Activity { conversation, sequence };
-            Ok(Entry::from_record(sequence, record::decode_activity(&key, value)?))
+            let key = Key::Activity {
+                conversation,
+                sequence,
+            };
+            Ok(Entry::from_record(
+                sequence,
+                record::decode_activity(&key, value)?,
+            ))
         });
         match entry {
             Ok(entry) => entries.push(Arc::new(entry)),

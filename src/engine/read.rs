@@ -7,10 +7,10 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::clock::Timestamp;
+use crate::engine::Engine;
 use crate::engine::conversation::Stored;
 use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
-use crate::engine::Engine;
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
 use crate::proto::v1;
 use crate::store::keys::{self, KeyRange, ListBy};
@@ -68,7 +68,10 @@ impl Engine {
         let after = after.map(|after| (after.start, &after.conversation));
         self.collect(&KeyRange::listing(by, after), limit, |key, _| {
             let (start, conversation) = keys::decode_listing(key)?;
-            Ok(ListPosition { start, conversation })
+            Ok(ListPosition {
+                start,
+                conversation,
+            })
         })
     }
 
@@ -84,7 +87,9 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<v1::ChannelAccount>, Error> {
         self.collect(&KeyRange::members(key, after), limit, |key, value| {
-            let corrupt = |_| store::Error::Corrupt { what: "a member's account".to_owned() };
+            let corrupt = |_| store::Error::Corrupt {
+                what: "a member's account".to_owned(),
+            };
             keys::decode_member(key)?;
             v1::ChannelAccount::decode(value).map_err(corrupt)
         })
@@ -114,17 +119,20 @@ impl Engine {
     ) -> Result<Vec<T>, Error> {
         let mut items = Vec::new();
         let mut corrupt = None;
-        self.inner.shared.store.scan(range, Order::Ascending, &mut |key, value| {
-            match decode(key, value) {
-                Ok(item) => items.push(item),
-                Err(error) => corrupt = Some(error),
-            }
-            if items.len() < limit && corrupt.is_none() {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
+        self.inner
+            .shared
+            .store
+            .scan(range, Order::Ascending, &mut |key, value| {
+                match decode(key, value) {
+                    Ok(item) => items.push(item),
+                    Err(error) => corrupt = Some(error),
+                }
+                if items.len() < limit && corrupt.is_none() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
         match corrupt {
             Some(error) => Err(error.into()),
             None => Ok(items),

@@ -30,9 +30,19 @@ mod tests {
     #[test]
     fn waits_grow_with_the_attempt_and_stay_within_the_jitter() {
         let mut random = rand::rngs::SmallRng::seed_from_u64(7);
-        for (attempt, seconds) in [(0, 1.0), (1, 1.0), (2, 5.0), (3, 30.0), (4, 120.0), (99, 120.0)] {
+        for (attempt, seconds) in [
+            (0, 1.0),
+            (1, 1.0),
+            (2, 5.0),
+            (3, 30.0),
+            (4, 120.0),
+            (99, 120.0),
+        ] {
             let wait = backoff(attempt, &mut random).as_secs_f64();
-            assert!((seconds * 0.8..seconds * 1.2).contains(&wait), "attempt {attempt}: {wait}");
+            assert!(
+                (seconds * 0.8..seconds * 1.2).contains(&wait),
+                "attempt {attempt}: {wait}"
+            );
         }
     }
 }

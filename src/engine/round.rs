@@ -9,10 +9,10 @@ use crate::clock::Timestamp;
 use crate::engine::command::{Followed, Reply};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
-use crate::limits::Limits;
 use crate::engine::log::Entry;
 use crate::engine::session::{Appended, Event, Outcome, Posted, Refused, Sent, Session};
 use crate::id::DeliveryId;
+use crate::limits::Limits;
 use crate::store::{Batch, Durability};
 
 /// The work of one round.
@@ -32,9 +32,16 @@ pub(crate) struct Round {
 /// What is told when the round is durable, in the order in which it was decided.
 enum Effect {
     Reply(Reply, Result<Appended, Error>),
-    Tell { session: Arc<Session>, frame: u64, event: Event },
+    Tell {
+        session: Arc<Session>,
+        frame: u64,
+        event: Event,
+    },
     Publish(Arc<Feed>, Arc<Entry>),
-    Followed(oneshot::Sender<Result<Followed, Error>>, Result<Followed, Error>),
+    Followed(
+        oneshot::Sender<Result<Followed, Error>>,
+        Result<Followed, Error>,
+    ),
 }
 
 impl Round {
@@ -67,7 +74,11 @@ impl Round {
     /// Answers a frame of a session.
     pub(crate) fn answer(&mut self, session: &Arc<Session>, frame: u64, event: Event) {
         let session = Arc::clone(session);
-        self.effects.push(Effect::Tell { session, frame, event });
+        self.effects.push(Effect::Tell {
+            session,
+            frame,
+            event,
+        });
     }
 
     pub(crate) fn publish(&mut self, feed: Arc<Feed>, entry: &Arc<Entry>) {
@@ -100,7 +111,11 @@ impl Round {
         for effect in self.effects {
             match effect {
                 Effect::Reply(reply, result) => tell_result(reply, result.and_then(|_| Err(why()))),
-                Effect::Tell { session, frame, event } => match event {
+                Effect::Tell {
+                    session,
+                    frame,
+                    event,
+                } => match event {
                     Event::Delivery(delivery) => session.refund(delivery.activity.len()),
                     Event::Acked(acked) => {
                         for acked in acked {
@@ -121,7 +136,15 @@ impl Round {
 fn tell_result(reply: Reply, result: Result<Appended, Error>) {
     match (reply, result) {
         (Reply::Caller(caller), result) => drop(caller.send(result)),
-        (Reply::Send { session, frame, client_id, cites }, result) => {
+        (
+            Reply::Send {
+                session,
+                frame,
+                client_id,
+                cites,
+            },
+            result,
+        ) => {
             let result = match result {
                 Ok(appended) => Ok(appended),
                 Err(Error::DeliveryStale(_)) => Err(Outcome::Stale),
@@ -130,10 +153,22 @@ fn tell_result(reply: Reply, result: Result<Appended, Error>) {
             };
             session.tell(Event::Sent(Sent { client_id, result }));
         }
-        (Reply::Post { session, post_id, .. }, Ok(appended)) => {
+        (
+            Reply::Post {
+                session, post_id, ..
+            },
+            Ok(appended),
+        ) => {
             session.tell(Event::Posted(Posted { post_id, appended }));
         }
-        (Reply::Post { session, frame, post_id }, Err(error)) => {
+        (
+            Reply::Post {
+                session,
+                frame,
+                post_id,
+            },
+            Err(error),
+        ) => {
             refuse(&session, frame, error, post_id, None);
         }
     }
@@ -146,5 +181,10 @@ fn refuse(
     client_id: String,
     delivery: Option<DeliveryId>,
 ) {
-    session.tell(Event::Refused(Refused { frame, error, client_id, delivery }));
+    session.tell(Event::Refused(Refused {
+        frame,
+        error,
+        client_id,
+        delivery,
+    }));
 }

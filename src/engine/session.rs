@@ -9,8 +9,8 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
-use crate::limits::Limits;
 use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Fence, Sequence, SessionId};
+use crate::limits::Limits;
 
 /// Who reads a conversation's log and must not miss anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -219,7 +219,11 @@ impl Session {
             balance
                 .checked_add(grant)
                 .filter(|sum| grant >= 0 && *sum <= limit)
-                .ok_or(Error::CreditOutOfRange { field, grant, limit })
+                .ok_or(Error::CreditOutOfRange {
+                    field,
+                    grant,
+                    limit,
+                })
         };
         *credit = Credit {
             deliveries: sum(
@@ -228,7 +232,12 @@ impl Session {
                 limits.session_credit_deliveries,
                 "deliveries",
             )?,
-            bytes: sum(credit.bytes, grant.bytes, limits.session_credit_bytes, "bytes")?,
+            bytes: sum(
+                credit.bytes,
+                grant.bytes,
+                limits.session_credit_bytes,
+                "bytes",
+            )?,
         };
         Ok(())
     }
@@ -321,7 +330,10 @@ mod tests {
 
     #[test]
     fn credit_is_never_exceeded_in_deliveries_or_bytes() {
-        let session = session(Credit { deliveries: 2, bytes: 100 });
+        let session = session(Credit {
+            deliveries: 2,
+            bytes: 100,
+        });
         assert!(!session.take(101));
         assert!(session.take(60));
         assert!(!session.take(60));
@@ -332,12 +344,45 @@ mod tests {
     #[test]
     fn a_grant_out_of_range_leaves_the_balance() {
         let limits = Limits::default();
-        let session = session(Credit { deliveries: 1, bytes: 1 });
-        for (deliveries, bytes) in [(-1, 0), (0, -1), (i64::MAX, 0), (0, i64::MAX), (5, i64::MIN)] {
-            assert!(session.grant(Credit { deliveries, bytes }, &limits).is_err());
+        let session = session(Credit {
+            deliveries: 1,
+            bytes: 1,
+        });
+        for (deliveries, bytes) in [
+            (-1, 0),
+            (0, -1),
+            (i64::MAX, 0),
+            (0, i64::MAX),
+            (5, i64::MIN),
+        ] {
+            assert!(
+                session
+                    .grant(Credit { deliveries, bytes }, &limits)
+                    .is_err()
+            );
         }
-        assert_eq!(session.credit(), Credit { deliveries: 1, bytes: 1 });
-        session.grant(Credit { deliveries: 4, bytes: 9 }, &limits).unwrap();
-        assert_eq!(session.credit(), Credit { deliveries: 5, bytes: 10 });
+        assert_eq!(
+            session.credit(),
+            Credit {
+                deliveries: 1,
+                bytes: 1
+            }
+        );
+        session
+            .grant(
+                Credit {
+                    deliveries: 4,
+                    bytes: 9,
+                },
+                &limits,
+            )
+            .unwrap();
+        assert_eq!(
+            session.credit(),
+            Credit {
+                deliveries: 5,
+                bytes: 10
+            }
+        );
     }
 }

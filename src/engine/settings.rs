@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::limits::Limits;
 use crate::id::{BotId, ChannelId};
+use crate::limits::Limits;
 use crate::proto::v1;
 
 /// Everything that configures an engine.

@@ -17,8 +17,8 @@ mod dispatch;
 mod residency;
 mod retention;
 
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -89,7 +89,9 @@ pub(crate) fn spawn(
     shard: Shard,
     commands: mpsc::Receiver<Command>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     std::thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || runtime.block_on(shard.run(commands)))
@@ -110,7 +112,10 @@ impl Ids {
 
     fn next(&mut self) -> DeliveryId {
         self.counter += 1;
-        assert!(self.counter < 1 << Self::COUNTER_BITS, "17 billion deliveries in one epoch");
+        assert!(
+            self.counter < 1 << Self::COUNTER_BITS,
+            "17 billion deliveries in one epoch"
+        );
         let high = u64::from(self.epoch) << Self::SHARD_BITS | u64::from(self.shard);
         DeliveryId(high << Self::COUNTER_BITS | self.counter)
     }
@@ -183,7 +188,11 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(index: u8, shared: Arc<Shared>, live: VecDeque<ConversationKey>) -> Self {
         let now = shared.clock.now();
-        let ids = Ids { epoch: shared.epoch, shard: index, counter: 0 };
+        let ids = Ids {
+            epoch: shared.epoch,
+            shard: index,
+            counter: 0,
+        };
         Self {
             index,
             ids,
@@ -217,7 +226,9 @@ impl Shard {
             if alarm.as_ref().is_none_or(|(at, _)| *at != wake) {
                 alarm = Some((wake, self.shared.clock.sleep_until(wake)));
             }
-            let Some((_, sleep)) = &mut alarm else { unreachable!("it was just set") };
+            let Some((_, sleep)) = &mut alarm else {
+                unreachable!("it was just set")
+            };
             let unsorted = !self.unsorted.is_empty();
             tokio::select! {
                 biased;
@@ -256,7 +267,11 @@ impl Shard {
             Command::Commit(commit) => self.commit(*commit, round),
             Command::Ack(acks) => self.ack(acks, round),
             Command::Nack(nacks, how) => self.nack(nacks, &how, round),
-            Command::Extend { session, deliveries, by } => {
+            Command::Extend {
+                session,
+                deliveries,
+                by,
+            } => {
                 self.extend(&session, &deliveries, by, round);
             }
             Command::Attach(session) => self.attach(session, round),
@@ -265,7 +280,10 @@ impl Shard {
                 let number = self.subscriber(&subscriber);
                 round.pump.push(number);
             }
-            Command::Follow { conversation, reply } => {
+            Command::Follow {
+                conversation,
+                reply,
+            } => {
                 let followed = self.follow(&conversation, round);
                 round.followed(reply, followed);
             }
@@ -298,10 +316,19 @@ impl Shard {
     fn conclude(&mut self, mut round: Round) {
         for &slot in &round.dirty {
             let conversation = &mut self.conversations[slot];
-            let key = Key::Head { conversation: &conversation.key };
-            round.batch.put(&key, record::encode(&conversation.head_record()));
+            let key = Key::Head {
+                conversation: &conversation.key,
+            };
+            round
+                .batch
+                .put(&key, record::encode(&conversation.head_record()));
             if !std::mem::replace(&mut conversation.marked_live, true) {
-                round.batch.put(&Key::Live { conversation: &conversation.key }, Bytes::new());
+                round.batch.put(
+                    &Key::Live {
+                        conversation: &conversation.key,
+                    },
+                    Bytes::new(),
+                );
             }
             conversation.dirty = false;
             conversation.touched = round.now;
@@ -316,9 +343,13 @@ impl Shard {
         let metrics = &self.shared.metrics;
         if round.durability == Durability::Synced {
             metrics.store_commits.inc();
-            metrics.store_commit_duration.observe(started.elapsed().as_secs_f64());
+            metrics
+                .store_commit_duration
+                .observe(started.elapsed().as_secs_f64());
         }
-        self.shared.healthy.store(written.is_ok(), Ordering::Relaxed);
+        self.shared
+            .healthy
+            .store(written.is_ok(), Ordering::Relaxed);
         match written {
             Ok(()) => round.conclude(limits),
             Err(failure) => {

@@ -27,7 +27,10 @@ impl Interceptor for Check {
             .map(|value| value.to_str().map_err(|_| auth::Error::TokenUnknown))
             .transpose()
             .map_err(Failure::from)?;
-        let principal = self.authenticator.authenticate(authorization).map_err(Failure::from)?;
+        let principal = self
+            .authenticator
+            .authenticate(authorization)
+            .map_err(Failure::from)?;
         request.extensions_mut().insert(principal);
         Ok(request)
     }
@@ -37,7 +40,9 @@ impl Interceptor for Check {
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Arc<Principal>, Failure> {
     let principal = request.extensions().get::<Arc<Principal>>();
     // Absent only if a service was mounted without the check: then nobody may call it.
-    principal.cloned().ok_or(Failure::Auth(auth::Error::TokenMissing))
+    principal
+        .cloned()
+        .ok_or(Failure::Auth(auth::Error::TokenMissing))
 }
 
 /// Refuses a caller without one of the roles it `needs`.
@@ -45,5 +50,8 @@ pub(super) fn require(allowed: bool, principal: &Principal, needs: &str) -> Resu
     if allowed {
         return Ok(());
     }
-    Err(Failure::RoleMissing { principal: principal.name().to_owned(), needs: needs.to_owned() })
+    Err(Failure::RoleMissing {
+        principal: principal.name().to_owned(),
+        needs: needs.to_owned(),
+    })
 }

@@ -51,7 +51,10 @@ impl BotService for Service {
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let principal = caller(&request)?;
-        let dialect = Bot { engine: self.engine.clone(), principal };
+        let dialect = Bot {
+            engine: self.engine.clone(),
+            principal,
+        };
         let responses = stream::start(dialect, self.engine.clone(), request.into_inner());
         Ok(Response::new(responses))
     }
@@ -68,16 +71,25 @@ impl Dialect for Bot {
     type Response = SubscribeResponse;
 
     async fn open(&self, first: Self::Request) -> Result<Opened<Self>, Failure> {
-        let Some(Asked::Hello(hello)) = first.frame else { return Err(Failure::HelloExpected) };
+        let Some(Asked::Hello(hello)) = first.frame else {
+            return Err(Failure::HelloExpected);
+        };
         let (min, max) = (hello.min_protocol.max(1), hello.max_protocol.max(1));
         if !(min..=max).contains(&PROTOCOL) {
             return Err(Failure::ProtocolUnsupported { min, max });
         }
         check_instance(&hello.instance_id)?;
         let bot = BotId::from(hello.bot_id);
-        require(self.principal.may_be_bot(&bot), &self.principal, &format!("`bot:{bot}`"))?;
+        require(
+            self.principal.may_be_bot(&bot),
+            &self.principal,
+            &format!("`bot:{bot}`"),
+        )?;
         let credit = credit(hello.credit.unwrap_or_default());
-        let (link, events) = self.engine.attach_bot(&bot, &hello.instance_id, credit).await?;
+        let (link, events) = self
+            .engine
+            .attach_bot(&bot, &hello.instance_id, credit)
+            .await?;
         let limits = self.engine.limits();
         let welcome = v1::Welcome {
             session_id: link.session().id.to_string(),
@@ -88,10 +100,19 @@ impl Dialect for Bot {
             max_ack_ids: limits.ack_ids as u32,
             max_commit_sends: limits.commit_sends as u32,
         };
-        Ok(Opened { link, events, welcome: frame(Frame::Welcome(welcome)) })
+        Ok(Opened {
+            link,
+            events,
+            welcome: frame(Frame::Welcome(welcome)),
+        })
     }
 
-    async fn handle(&self, link: &Link, frame: u64, request: Self::Request) -> Result<(), Rejected> {
+    async fn handle(
+        &self,
+        link: &Link,
+        frame: u64,
+        request: Self::Request,
+    ) -> Result<(), Rejected> {
         let limits = self.engine.limits();
         match request.frame {
             None => Err(FrameError::Unknown.into()),
@@ -108,7 +129,9 @@ impl Dialect for Bot {
             }
             Some(Asked::Extend(extend)) => {
                 let by = time("deadline", extend.deadline, EXTENSION)?;
-                Ok(link.extend(ids(extend.delivery_ids, limits.ack_ids)?, by).await?)
+                Ok(link
+                    .extend(ids(extend.delivery_ids, limits.ack_ids)?, by)
+                    .await?)
             }
             Some(Asked::Send(send)) => self.send(link, frame, send).await,
             Some(Asked::Commit(commit)) => {
@@ -117,7 +140,9 @@ impl Dialect for Bot {
                 if count > limit {
                     return Err(FrameError::TooManySends { count, limit }).about("", Some(id));
                 }
-                link.commit(frame, id, commit.activities).await.about("", Some(id))
+                link.commit(frame, id, commit.activities)
+                    .await
+                    .about("", Some(id))
             }
             Some(Asked::Heartbeat(beat)) => {
                 let ids = ids(beat.delivery_ids, limits.ack_ids)?;
@@ -144,7 +169,9 @@ impl Dialect for Bot {
                     outcome: convert::outcome(acked.outcome) as i32,
                     appended: acked.appended.iter().map(convert::appended).collect(),
                 });
-                Frame::AckResult(v1::AckResult { results: results.collect() })
+                Frame::AckResult(v1::AckResult {
+                    results: results.collect(),
+                })
             }
             Event::Sent(sent) => {
                 let (outcome, appended) = match &sent.result {
@@ -158,7 +185,10 @@ impl Dialect for Bot {
                     repeated_send: appended.is_some_and(|appended| appended.repeated),
                 })
             }
-            Event::Drain { reconnect_after, grace } => Frame::Drain(v1::Drain {
+            Event::Drain {
+                reconnect_after,
+                grace,
+            } => Frame::Drain(v1::Drain {
                 reconnect_after: Some(convert::duration(reconnect_after)),
                 grace: Some(convert::duration(grace)),
             }),
@@ -195,7 +225,9 @@ impl Bot {
         };
         let (activity, conversation) = checked().about(&client_id, cites)?;
         let about = client_id.clone();
-        link.send(frame, client_id, conversation, cites, activity).await.about(&about, cites)
+        link.send(frame, client_id, conversation, cites, activity)
+            .await
+            .about(&about, cites)
     }
 }
 
@@ -205,7 +237,10 @@ fn check_client_id(client_id: &str, limit: usize) -> Result<(), FrameError> {
         length if length > limit => format!("has {length} bytes, more than `key_bytes={limit}`"),
         _ => return Ok(()),
     };
-    Err(FrameError::Invalid { field: "client_id", problem })
+    Err(FrameError::Invalid {
+        field: "client_id",
+        problem,
+    })
 }
 
 fn conversation(name: v1::ConversationName) -> Result<ConversationKey, FrameError> {
@@ -219,10 +254,15 @@ fn conversation(name: v1::ConversationName) -> Result<ConversationKey, FrameErro
 pub(super) fn check_instance(instance: &str) -> Result<(), Failure> {
     let problem = match instance.len() {
         0 => "is required".to_owned(),
-        length if length > INSTANCE_BYTES => format!("has {length} bytes, more than {INSTANCE_BYTES}"),
+        length if length > INSTANCE_BYTES => {
+            format!("has {length} bytes, more than {INSTANCE_BYTES}")
+        }
         _ => return Ok(()),
     };
-    Err(Failure::HelloInvalid { field: "instance_id", problem })
+    Err(Failure::HelloInvalid {
+        field: "instance_id",
+        problem,
+    })
 }
 
 fn how(nack: &v1::Nack) -> Result<Nack, FrameError> {
@@ -243,7 +283,10 @@ pub(super) fn reason(reason: &str) -> String {
 }
 
 fn credit(credit: v1::Credit) -> Credit {
-    Credit { deliveries: credit.deliveries, bytes: credit.bytes }
+    Credit {
+        deliveries: credit.deliveries,
+        bytes: credit.bytes,
+    }
 }
 
 fn frame(frame: Frame) -> SubscribeResponse {

@@ -42,14 +42,21 @@ impl ChannelService for Service {
         request: Request<v1::PostActivityRequest>,
     ) -> Result<Response<v1::PostActivityResponse>, Status> {
         let principal = caller(&request)?;
-        let v1::PostActivityRequest { channel_id, activity } = request.into_inner();
+        let v1::PostActivityRequest {
+            channel_id,
+            activity,
+        } = request.into_inner();
         let channel = ChannelId::from(channel_id);
         require_channel(&principal, &channel)?;
         let activity = activity.ok_or_else(|| Failure::RequestInvalid {
             field: "activity",
             problem: "is required".to_owned(),
         })?;
-        let appended = self.engine.post(&channel, activity).await.map_err(Failure::from)?;
+        let appended = self
+            .engine
+            .post(&channel, activity)
+            .await
+            .map_err(Failure::from)?;
         Ok(Response::new(v1::PostActivityResponse {
             appended: Some(convert::appended(&appended)),
             repeated_post: appended.repeated,
@@ -63,7 +70,10 @@ impl ChannelService for Service {
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let principal = caller(&request)?;
-        let dialect = Adapter { engine: self.engine.clone(), principal };
+        let dialect = Adapter {
+            engine: self.engine.clone(),
+            principal,
+        };
         let responses = stream::start(dialect, self.engine.clone(), request.into_inner());
         Ok(Response::new(responses))
     }
@@ -80,7 +90,9 @@ impl Dialect for Adapter {
     type Response = AttachResponse;
 
     async fn open(&self, first: Self::Request) -> Result<Opened<Self>, Failure> {
-        let Some(Asked::Hello(hello)) = first.frame else { return Err(Failure::HelloExpected) };
+        let Some(Asked::Hello(hello)) = first.frame else {
+            return Err(Failure::HelloExpected);
+        };
         check_instance(&hello.instance_id)?;
         let channel = ChannelId::from(hello.channel_id);
         require_channel(&self.principal, &channel)?;
@@ -101,17 +113,28 @@ impl Dialect for Adapter {
         };
         let capabilities = hello.capabilities.unwrap_or_default();
         let instance = &hello.instance_id;
-        let attached = self.engine.attach_channel(&channel, instance, capabilities, credit);
+        let attached = self
+            .engine
+            .attach_channel(&channel, instance, capabilities, credit);
         let (link, events) = attached.await?;
         let welcome = v1::AttachWelcome {
             session_id: link.session().id.to_string(),
             heartbeat_interval: Some(convert::duration(limits.heartbeat_interval)),
             max_activity_bytes: limits.activity_bytes as u32,
         };
-        Ok(Opened { link, events, welcome: frame(Frame::Welcome(welcome)) })
+        Ok(Opened {
+            link,
+            events,
+            welcome: frame(Frame::Welcome(welcome)),
+        })
     }
 
-    async fn handle(&self, link: &Link, frame: u64, request: Self::Request) -> Result<(), Rejected> {
+    async fn handle(
+        &self,
+        link: &Link,
+        frame: u64,
+        request: Self::Request,
+    ) -> Result<(), Rejected> {
         match request.frame {
             None => Err(FrameError::Unknown.into()),
             Some(Asked::Hello(_)) => Err(FrameError::HelloRepeated.into()),
@@ -122,7 +145,9 @@ impl Dialect for Adapter {
                     problem: "is required".to_owned(),
                 });
                 let activity = activity.about(&about, None)?;
-                link.post(frame, post.post_id, activity).await.about(&about, None)
+                link.post(frame, post.post_id, activity)
+                    .await
+                    .about(&about, None)
             }
             Some(Asked::Outcome(outcome)) => outcome_of(link, frame, outcome).await,
             // To have been heard is all that a heartbeat is for.
@@ -144,7 +169,10 @@ impl Dialect for Adapter {
                 appended: Some(convert::appended(&posted.appended)),
                 repeated_post: posted.appended.repeated,
             }),
-            Event::Drain { reconnect_after, grace } => Frame::Drain(v1::Drain {
+            Event::Drain {
+                reconnect_after,
+                grace,
+            } => Frame::Drain(v1::Drain {
                 reconnect_after: Some(convert::duration(reconnect_after)),
                 grace: Some(convert::duration(grace)),
             }),
@@ -163,18 +191,32 @@ impl Dialect for Adapter {
 async fn outcome_of(link: &Link, frame: u64, outcome: v1::Outcome) -> Result<(), Rejected> {
     let id = DeliveryId(outcome.delivery_id);
     let handled = match outcome.result {
-        None => Err(FrameError::Invalid { field: "result", problem: "is required".to_owned() }.into()),
+        None => Err(FrameError::Invalid {
+            field: "result",
+            problem: "is required".to_owned(),
+        }
+        .into()),
         Some(Said::Delivered(delivered)) => {
             let theirs = delivered.channel_activity_id;
             if theirs.len() > validate::ID_BYTES {
-                let problem = format!("has {} bytes, more than {}", theirs.len(), validate::ID_BYTES);
-                Err(FrameError::Invalid { field: "delivered.channel_activity_id", problem }.into())
+                let problem = format!(
+                    "has {} bytes, more than {}",
+                    theirs.len(),
+                    validate::ID_BYTES
+                );
+                Err(FrameError::Invalid {
+                    field: "delivered.channel_activity_id",
+                    problem,
+                }
+                .into())
             } else {
-                link.delivered(frame, id, (!theirs.is_empty()).then_some(theirs)).await
+                link.delivered(frame, id, (!theirs.is_empty()).then_some(theirs))
+                    .await
             }
         }
         Some(Said::Failed(failed)) => {
-            link.nack(frame, vec![id], Nack::Poison(reason(&failed.reason)), false).await
+            link.nack(frame, vec![id], Nack::Poison(reason(&failed.reason)), false)
+                .await
         }
         Some(Said::Retry(retry)) => match time("retry.delay", retry.delay, RETRY_DELAY) {
             Ok(delay) => link.nack(frame, vec![id], Nack::Retry(delay), false).await,
@@ -185,7 +227,11 @@ async fn outcome_of(link: &Link, frame: u64, outcome: v1::Outcome) -> Result<(),
 }
 
 fn require_channel(principal: &Principal, channel: &ChannelId) -> Result<(), Failure> {
-    require(principal.may_use_channel(channel), principal, &format!("`channel:{channel}`"))
+    require(
+        principal.may_use_channel(channel),
+        principal,
+        &format!("`channel:{channel}`"),
+    )
 }
 
 fn frame(frame: Frame) -> AttachResponse {

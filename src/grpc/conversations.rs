@@ -57,7 +57,10 @@ impl ConversationService for Service {
         // A principal that is one bot speaks for that bot unless it says otherwise.
         let bot = bot.or_else(|| only(caller.bots()).cloned());
         let (allowed, needs) = match &bot {
-            Some(bot) => (caller.may_speak_for(bot), format!("`backend` or `bot:{bot}`")),
+            Some(bot) => (
+                caller.may_speak_for(bot),
+                format!("`backend` or `bot:{bot}`"),
+            ),
             None => (caller.may_speak_for_all(), "`backend`".to_owned()),
         };
         require(allowed, &caller, &needs)?;
@@ -67,11 +70,20 @@ impl ConversationService for Service {
         let activity = request.activity.ok_or_else(|| required("activity"))?;
         let limit = self.engine.limits().key_bytes;
         if request.request_id.len() > limit {
-            let problem = format!("has {} bytes, more than `key_bytes={limit}`", request.request_id.len());
-            return Err(Failure::RequestInvalid { field: "request_id", problem }.into());
+            let problem = format!(
+                "has {} bytes, more than `key_bytes={limit}`",
+                request.request_id.len()
+            );
+            return Err(Failure::RequestInvalid {
+                field: "request_id",
+                problem,
+            }
+            .into());
         }
         let idempotency = (!request.request_id.is_empty()).then_some(request.request_id);
-        let sent = self.engine.send_activity(key, bot, reference, idempotency, activity);
+        let sent = self
+            .engine
+            .send_activity(key, bot, reference, idempotency, activity);
         let appended = sent.await.map_err(Failure::from)?;
         Ok(Response::new(v1::SendActivityResponse {
             appended: Some(convert::appended(&appended)),
@@ -100,10 +112,19 @@ impl ConversationService for Service {
         let filter = filter(&caller, request.filter)?;
         let size = page::size(request.page_size, self.engine.limits().page)?;
         let after: Option<ListPosition> = page::after(&request.page_token)?;
-        let found = self.engine.conversations(&filter, after.as_ref(), size).map_err(Failure::from)?;
-        let next = found.last().filter(|_| found.len() == size).map(page::token);
+        let found = self
+            .engine
+            .conversations(&filter, after.as_ref(), size)
+            .map_err(Failure::from)?;
+        let next = found
+            .last()
+            .filter(|_| found.len() == size)
+            .map(page::token);
         let mut conversations = Vec::with_capacity(found.len());
-        for ListPosition { conversation: key, .. } in &found {
+        for ListPosition {
+            conversation: key, ..
+        } in &found
+        {
             let stored = self.engine.conversation(key).map_err(Failure::from)?;
             conversations.push(convert::conversation(key, stored));
         }
@@ -123,7 +144,10 @@ impl ConversationService for Service {
         self.visible(&caller, &key)?;
         let size = page::size(request.page_size, self.engine.limits().page)?;
         let after: Option<String> = page::after(&request.page_token)?;
-        let members = self.engine.members(&key, after.as_deref(), size).map_err(Failure::from)?;
+        let members = self
+            .engine
+            .members(&key, after.as_deref(), size)
+            .map_err(Failure::from)?;
         let last = members.last().filter(|_| members.len() == size);
         let next = last.and_then(|member| member.id.as_ref()).map(page::token);
         Ok(Response::new(v1::ListMembersResponse {
@@ -156,19 +180,26 @@ impl ConversationService for Service {
             (Some(after), Order::Ascending) => (after.next().max(first), last),
             (Some(after), Order::Descending) => (first, after.previous()),
         };
-        let entries = self.engine.activities(&key, from, to, order, page).map_err(Failure::from)?;
+        let entries = self
+            .engine
+            .activities(&key, from, to, order, page)
+            .map_err(Failure::from)?;
         let end = match order {
             Order::Ascending => to,
             Order::Descending => from,
         };
-        let next = entries.last().map(|entry| entry.sequence).filter(|reached| *reached != end);
+        let next = entries
+            .last()
+            .map(|entry| entry.sequence)
+            .filter(|reached| *reached != end);
         Ok(Response::new(ListActivitiesResponse {
             entries: entries.iter().map(|entry| convert::entry(entry)).collect(),
             next_page_token: next.as_ref().map(page::token).unwrap_or_default(),
         }))
     }
 
-    type WatchConversationStream = Pin<Box<dyn Stream<Item = Result<WatchConversationResponse, Status>> + Send>>;
+    type WatchConversationStream =
+        Pin<Box<dyn Stream<Item = Result<WatchConversationResponse, Status>> + Send>>;
 
     async fn watch_conversation(
         &self,
@@ -182,12 +213,20 @@ impl ConversationService for Service {
             Some(AskedStart::OnlyNew(true)) => Start::End,
             Some(AskedStart::OnlyNew(false)) => {
                 let problem = "must be true if set".to_owned();
-                return Err(Failure::RequestInvalid { field: "only_new", problem }.into());
+                return Err(Failure::RequestInvalid {
+                    field: "only_new",
+                    problem,
+                }
+                .into());
             }
         };
         let key = convert::key(request.conversation, "conversation")?;
         self.visible(&caller, &key)?;
-        let follower = self.engine.follow(key, start).await.map_err(Failure::from)?;
+        let follower = self
+            .engine
+            .follow(key, start)
+            .await
+            .map_err(Failure::from)?;
         let watch = Watch::new(follower, self.engine.clone());
         let steps = futures_util::stream::unfold(watch, |mut watch| async move {
             let step = watch.step().await?;
@@ -212,7 +251,13 @@ impl Watch {
     fn new(follower: Follower, engine: Engine) -> Self {
         engine.metrics().watchers.inc();
         let report = Self::next_report(&engine);
-        Self { follower, engine, ready: VecDeque::new(), report, ended: false }
+        Self {
+            follower,
+            engine,
+            ready: VecDeque::new(),
+            report,
+            ended: false,
+        }
     }
 
     fn next_report(engine: &Engine) -> Sleep {
@@ -259,7 +304,10 @@ impl Drop for Watch {
 }
 
 fn required(field: &'static str) -> Failure {
-    Failure::RequestInvalid { field, problem: "is required".to_owned() }
+    Failure::RequestInvalid {
+        field,
+        problem: "is required".to_owned(),
+    }
 }
 
 /// Where to send, and the reference to apply, if one was given.
@@ -274,7 +322,10 @@ fn target(
                 channel_id: reference.channel_id.clone().unwrap_or_default(),
                 conversation_id: conversation.unwrap_or_default(),
             };
-            Ok((convert::key(Some(name), "reference")?, Some(Box::new(reference))))
+            Ok((
+                convert::key(Some(name), "reference")?,
+                Some(Box::new(reference)),
+            ))
         }
     }
 }
@@ -294,12 +345,16 @@ fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     };
     let (allowed, needs) = match &filter {
         Filter::All => (caller.may_read_all(), "`reader`".to_owned()),
-        Filter::Channel(channel) | Filter::User(channel, _) => {
-            (caller.sees(channel, []), format!("`reader` or `channel:{channel}`"))
-        }
+        Filter::Channel(channel) | Filter::User(channel, _) => (
+            caller.sees(channel, []),
+            format!("`reader` or `channel:{channel}`"),
+        ),
         Filter::Bot(bot) => {
             let is_own = caller.bots().any(|own| own == bot);
-            (is_own || caller.may_read_all(), format!("`reader` or `bot:{bot}`"))
+            (
+                is_own || caller.may_read_all(),
+                format!("`reader` or `bot:{bot}`"),
+            )
         }
     };
     require(allowed, caller, &needs)?;

@@ -15,7 +15,10 @@ pub(super) fn key(
     name: Option<v1::ConversationName>,
     field: &'static str,
 ) -> Result<ConversationKey, Failure> {
-    let missing = |problem: &str| Failure::RequestInvalid { field, problem: problem.to_owned() };
+    let missing = |problem: &str| Failure::RequestInvalid {
+        field,
+        problem: problem.to_owned(),
+    };
     let name = name.ok_or_else(|| missing("is required"))?;
     if name.channel_id.is_empty() || name.conversation_id.is_empty() {
         return Err(missing("needs `channel_id` and `conversation_id`"));
@@ -71,7 +74,11 @@ pub(super) fn entry(entry: &Entry) -> server::LogEntry {
         sequence: entry.sequence.0,
         append_time: Some(timestamp(entry.append_time)),
         author: entry.author.kind() as i32,
-        bot_id: entry.author.bot().map(ToString::to_string).unwrap_or_default(),
+        bot_id: entry
+            .author
+            .bot()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         activity: entry.activity.clone(),
     }
 }

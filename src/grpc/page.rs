@@ -71,7 +71,10 @@ impl Token for String {
 
 impl Token for ListPosition {
     fn to_text(&self) -> String {
-        let ConversationKey { channel, conversation } = &self.conversation;
+        let ConversationKey {
+            channel,
+            conversation,
+        } = &self.conversation;
         format!("{}\0{channel}\0{conversation}", self.start.0)
     }
 
@@ -99,7 +102,10 @@ mod tests {
     fn tokens_come_back_as_they_were_and_others_are_refused() {
         let position = ListPosition {
             start: Timestamp(17),
-            conversation: ConversationKey { channel: "web".into(), conversation: "a|b".into() },
+            conversation: ConversationKey {
+                channel: "web".into(),
+                conversation: "a|b".into(),
+            },
         };
         assert_eq!(after(&token(&position)).unwrap(), Some(position));
         assert_eq!(after(&token(&Sequence(9))).unwrap(), Some(Sequence(9)));

@@ -29,7 +29,10 @@ pub(super) trait Dialect: Send + Sync + 'static {
     type Response: Send + 'static;
 
     /// Opens the session that the first frame asks for.
-    fn open(&self, first: Self::Request) -> impl Future<Output = Result<Opened<Self>, Failure>> + Send;
+    fn open(
+        &self,
+        first: Self::Request,
+    ) -> impl Future<Output = Result<Opened<Self>, Failure>> + Send;
 
     /// Does what a later frame asks for.
     fn handle(
@@ -62,7 +65,11 @@ pub(super) struct Rejected {
 
 impl<E: Into<Error>> From<E> for Rejected {
     fn from(error: E) -> Self {
-        Self { error: error.into(), client_id: String::new(), delivery: None }
+        Self {
+            error: error.into(),
+            client_id: String::new(),
+            delivery: None,
+        }
     }
 }
 
@@ -83,7 +90,12 @@ impl<T, E: Into<Error>> About<T> for Result<T, E> {
 
 /// The frame that says which frame was refused, and why.
 pub(super) fn refusal(refused: Refused) -> v1::Error {
-    let Refused { frame, error, client_id, delivery } = refused;
+    let Refused {
+        frame,
+        error,
+        client_id,
+        delivery,
+    } = refused;
     Failure::from(error).to_frame(frame, client_id, delivery.map_or(0, |id| id.0))
 }
 
@@ -120,9 +132,16 @@ pub(super) fn start<D: Dialect>(
     frames: Streaming<D::Request>,
 ) -> Responses<D> {
     let (opened, opening) = oneshot::channel();
-    let reader = Reader { dialect, engine: engine.clone(), frames };
+    let reader = Reader {
+        dialect,
+        engine: engine.clone(),
+        frames,
+    };
     tokio::spawn(reader.run(opened));
-    Responses { state: State::Opening(opening), engine }
+    Responses {
+        state: State::Opening(opening),
+        engine,
+    }
 }
 
 /// What the response side needs of an opened session.
@@ -141,10 +160,21 @@ struct Reader<D: Dialect> {
 impl<D: Dialect> Reader<D> {
     async fn run(mut self, opened: oneshot::Sender<Result<Stage<D>, Failure>>) {
         match self.open().await {
-            Ok(Opened { link, events, welcome }) => {
+            Ok(Opened {
+                link,
+                events,
+                welcome,
+            }) => {
                 let session = Arc::clone(link.session());
                 // If the client has gone, dropping the link detaches.
-                if opened.send(Ok(Stage { events, welcome, session })).is_ok() {
+                if opened
+                    .send(Ok(Stage {
+                        events,
+                        welcome,
+                        session,
+                    }))
+                    .is_ok()
+                {
                     self.read(&link).await;
                 }
             }
@@ -162,7 +192,9 @@ impl<D: Dialect> Reader<D> {
                 return Err(Failure::HelloTimeout(timeout));
             }
         };
-        self.dialect.open(first.ok_or(Failure::HelloExpected)?).await
+        self.dialect
+            .open(first.ok_or(Failure::HelloExpected)?)
+            .await
     }
 
     /// Reads frames until the client stops, or falls silent, or the session is ended.
@@ -192,21 +224,35 @@ impl<D: Dialect> Reader<D> {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
                 Err(status) => {
-                    return link.end(Error::FrameUnreadable { problem: status.message().to_owned() });
+                    return link.end(Error::FrameUnreadable {
+                        problem: status.message().to_owned(),
+                    });
                 }
             };
             heard = clock.now();
             frame += 1;
             if let Err(rejected) = self.dialect.handle(link, frame, request).await {
-                let Rejected { error, client_id, delivery } = rejected;
-                link.refuse(Refused { frame, error, client_id, delivery });
+                let Rejected {
+                    error,
+                    client_id,
+                    delivery,
+                } = rejected;
+                link.refuse(Refused {
+                    frame,
+                    error,
+                    client_id,
+                    delivery,
+                });
             }
         }
     }
 }
 
 fn unreadable(status: Status) -> Failure {
-    Error::FrameUnreadable { problem: status.message().to_owned() }.into()
+    Error::FrameUnreadable {
+        problem: status.message().to_owned(),
+    }
+    .into()
 }
 
 /// The frames to the client.
@@ -219,14 +265,21 @@ enum State<D: Dialect> {
     /// No Hello was answered yet.
     Opening(oneshot::Receiver<Result<Stage<D>, Failure>>),
     /// The session goes on.
-    Open { events: Events, session: Arc<Session>, beat: Sleep },
+    Open {
+        events: Events,
+        session: Arc<Session>,
+        beat: Sleep,
+    },
     /// Nothing more will come.
     Ended,
 }
 
 impl<D: Dialect> Responses<D> {
     fn next_beat(engine: &Engine) -> Sleep {
-        let next: Timestamp = engine.clock().now().after(engine.limits().heartbeat_interval);
+        let next: Timestamp = engine
+            .clock()
+            .now()
+            .after(engine.limits().heartbeat_interval);
         engine.clock().sleep_until(next)
     }
 
@@ -247,15 +300,27 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                 State::Opening(opening) => {
                     let opened = ready!(Pin::new(opening).poll(cx));
                     match opened.unwrap_or(Err(Failure::HelloExpected)) {
-                        Ok(Stage { events, welcome, session }) => {
+                        Ok(Stage {
+                            events,
+                            welcome,
+                            session,
+                        }) => {
                             let beat = Self::next_beat(&this.engine);
-                            this.state = State::Open { events, session, beat };
+                            this.state = State::Open {
+                                events,
+                                session,
+                                beat,
+                            };
                             return Poll::Ready(Some(Ok(welcome)));
                         }
                         Err(failure) => return this.fail(failure),
                     }
                 }
-                State::Open { events, session, beat } => match events.poll_next(cx) {
+                State::Open {
+                    events,
+                    session,
+                    beat,
+                } => match events.poll_next(cx) {
                     Poll::Ready(Some(Event::End(error))) => return this.fail(error.into()),
                     Poll::Ready(Some(event)) => {
                         if let Some(frame) = D::say(event) {

@@ -352,9 +352,7 @@ impl Key<'_> {
             Self::DeadLetter {
                 conversation, bot, ..
             } => conversation_len(conversation) + bot.len() + END + size_of::<u64>(),
-            Self::Expiry { conversation, .. } => {
-                size_of::<u32>() + conversation_len(conversation)
-            }
+            Self::Expiry { conversation, .. } => size_of::<u32>() + conversation_len(conversation),
         }
     }
 }

@@ -39,7 +39,8 @@ impl Shard {
             match how {
                 Nack::Retry(delay) => {
                     let attempts = taken.subscription.cursor().attempts;
-                    let delay = delay.unwrap_or_else(|| retry::backoff(attempts, &mut shard.random));
+                    let delay =
+                        delay.unwrap_or_else(|| retry::backoff(attempts, &mut shard.random));
                     let until = round.now.after(delay);
                     shard.take_back(place, Return::Retry { until }, round);
                 }
@@ -59,7 +60,13 @@ impl Shard {
         round: &mut Round,
         mut act: impl FnMut(&mut Self, Place, &mut Round),
     ) {
-        let Acknowledge { session, frame, deliveries, want_result, .. } = request;
+        let Acknowledge {
+            session,
+            frame,
+            deliveries,
+            want_result,
+            ..
+        } = request;
         let is_egress = matches!(session.subscriber, Subscriber::Egress(_));
         let mut acked = Vec::new();
         for &id in deliveries {
@@ -76,12 +83,20 @@ impl Shard {
                 // An adapter learns only of what went wrong.
                 Outcome::Stale | Outcome::Unknown if is_egress => {
                     let (frame, error) = (*frame, self.not_held(id));
-                    let refused =
-                        Refused { frame, error, client_id: String::new(), delivery: Some(id) };
+                    let refused = Refused {
+                        frame,
+                        error,
+                        client_id: String::new(),
+                        delivery: Some(id),
+                    };
                     round.answer(session, frame, Event::Refused(refused));
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown if *want_result => {
-                    acked.push(Acked { id, outcome, appended: Vec::new() });
+                    acked.push(Acked {
+                        id,
+                        outcome,
+                        appended: Vec::new(),
+                    });
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
             }
@@ -93,12 +108,20 @@ impl Shard {
 
     /// Why a delivery that is cited is not held by the one who cites it.
     pub(super) fn why_not_held(&self, id: DeliveryId) -> Outcome {
-        if self.ids.has_made(id) { Outcome::Stale } else { Outcome::Unknown }
+        if self.ids.has_made(id) {
+            Outcome::Stale
+        } else {
+            Outcome::Unknown
+        }
     }
 
     /// The same, as an error.
     pub(super) fn not_held(&self, id: DeliveryId) -> Error {
-        if self.ids.has_made(id) { Error::DeliveryStale(id) } else { Error::DeliveryUnknown(id) }
+        if self.ids.has_made(id) {
+            Error::DeliveryStale(id)
+        } else {
+            Error::DeliveryUnknown(id)
+        }
     }
 
     pub(super) fn extend(
@@ -112,7 +135,9 @@ impl Shard {
         let settings = &shared.settings;
         let ceiling = settings.limits.delivery_ceiling;
         for &id in deliveries {
-            let Some(Place { slot, seat }) = self.held_by(session, id) else { continue };
+            let Some(Place { slot, seat }) = self.held_by(session, id) else {
+                continue;
+            };
             let taken = &mut self.conversations[slot].seats[seat];
             let usual = match &taken.reader {
                 Reader::Bot(bot) => settings.bots.get(bot).map(|bot| bot.delivery_deadline),
@@ -127,7 +152,12 @@ impl Shard {
     /// Appends answers and finishes their delivery. A round is written whole or not at all, and so is
     /// what one command put into it: nothing more is needed for all or nothing.
     pub(super) fn commit(&mut self, commit: Commit, round: &mut Round) {
-        let Commit { session, frame, delivery, drafts } = commit;
+        let Commit {
+            session,
+            frame,
+            delivery,
+            drafts,
+        } = commit;
         let refused = |error| Refused {
             frame,
             error,
@@ -137,13 +167,20 @@ impl Shard {
         let Some(place) = self.held_by(&session, delivery) else {
             let outcome = self.why_not_held(delivery);
             self.count_ack(outcome);
-            let acked = Acked { id: delivery, outcome, appended: Vec::new() };
+            let acked = Acked {
+                id: delivery,
+                outcome,
+                appended: Vec::new(),
+            };
             return round.answer(&session, frame, Event::Acked(vec![acked]));
         };
         if let Err(error) = self.check_disk(round.now) {
             return round.answer(&session, frame, Event::Refused(refused(error)));
         }
-        let Reader::Bot(bot) = self.conversations[place.slot].seats[place.seat].reader.clone() else {
+        let Reader::Bot(bot) = self.conversations[place.slot].seats[place.seat]
+            .reader
+            .clone()
+        else {
             let error = Error::DeliveryUnknown(delivery);
             return round.answer(&session, frame, Event::Refused(refused(error)));
         };
@@ -159,21 +196,34 @@ impl Shard {
         self.let_loose(session.number, delivery);
         self.finish(place, round);
         self.count_ack(Outcome::Ok);
-        let acked = Acked { id: delivery, outcome: Outcome::Ok, appended };
+        let acked = Acked {
+            id: delivery,
+            outcome: Outcome::Ok,
+            appended,
+        };
         round.answer(&session, frame, Event::Acked(vec![acked]));
     }
 
     fn finish(&mut self, place: Place, round: &mut Round) {
-        self.conversations[place.slot].seats[place.seat].subscription.finish();
+        self.conversations[place.slot].seats[place.seat]
+            .subscription
+            .finish();
         self.go_on(place.slot, place.seat, round);
     }
 
     /// Keeps what the channel calls an activity it was handed.
     fn keep_receipt(&self, place: Place, channel_activity_id: &str, round: &mut Round) {
         let conversation = &self.conversations[place.slot];
-        let Some(entry) = conversation.seats[place.seat].subscription.first() else { return };
-        let key = Key::Receipt { conversation: &conversation.key, sequence: entry.sequence };
-        let receipt = storage::Receipt { channel_activity_id: channel_activity_id.to_owned() };
+        let Some(entry) = conversation.seats[place.seat].subscription.first() else {
+            return;
+        };
+        let key = Key::Receipt {
+            conversation: &conversation.key,
+            sequence: entry.sequence,
+        };
+        let receipt = storage::Receipt {
+            channel_activity_id: channel_activity_id.to_owned(),
+        };
         round.batch.put(&key, record::encode(&receipt));
     }
 

@@ -43,17 +43,25 @@ pub(super) struct Answered {
 
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
-        let Append { conversation, draft, from, key, reply } = append;
+        let Append {
+            conversation,
+            draft,
+            from,
+            key,
+            reply,
+        } = append;
         let is_send = !matches!(from, From::Channel);
-        let result = self.where_to(conversation, &from).and_then(|conversation| match from {
-            From::Channel => self.append_inbound(conversation, draft, key, round),
-            From::Bot { session, cites } => {
-                self.append_for_bot(conversation, draft, &session, cites, key, round)
-            }
-            From::Backend { bot, reference } => {
-                self.append_for_backend(conversation, draft, bot, reference, key, round)
-            }
-        });
+        let result = self
+            .where_to(conversation, &from)
+            .and_then(|conversation| match from {
+                From::Channel => self.append_inbound(conversation, draft, key, round),
+                From::Bot { session, cites } => {
+                    self.append_for_bot(conversation, draft, &session, cites, key, round)
+                }
+                From::Backend { bot, reference } => {
+                    self.append_for_backend(conversation, draft, bot, reference, key, round)
+                }
+            });
         if is_send {
             self.count_send(&result);
         }
@@ -64,11 +72,23 @@ impl Shard {
     }
 
     /// The conversation that is named, or that of the delivery that is cited.
-    fn where_to(&self, named: Option<ConversationKey>, from: &From) -> Result<ConversationKey, Error> {
+    fn where_to(
+        &self,
+        named: Option<ConversationKey>,
+        from: &From,
+    ) -> Result<ConversationKey, Error> {
         match (named, from) {
             (Some(named), _) => Ok(named),
-            (None, From::Bot { session, cites: Some(id) }) => {
-                let place = self.held_by(session, *id).ok_or_else(|| self.not_held(*id))?;
+            (
+                None,
+                From::Bot {
+                    session,
+                    cites: Some(id),
+                },
+            ) => {
+                let place = self
+                    .held_by(session, *id)
+                    .ok_or_else(|| self.not_held(*id))?;
                 Ok(self.conversations[place.slot].key.clone())
             }
             (None, From::Bot { .. } | From::Channel | From::Backend { .. }) => {
@@ -147,7 +167,12 @@ impl Shard {
         let answered = match cites {
             Some(id) => match self.held_by(session, id) {
                 Some(place) if place.slot == slot => self.answered(place),
-                Some(_) => return Err(Error::DeliveryElsewhere { delivery: id, conversation: key }),
+                Some(_) => {
+                    return Err(Error::DeliveryElsewhere {
+                        delivery: id,
+                        conversation: key,
+                    });
+                }
                 None => return Err(self.not_held(id)),
             },
             None => Answered::default(),
@@ -170,7 +195,12 @@ impl Shard {
         let slot = self.resident(&key, round)?;
         let bot = match bot {
             Some(bot) if self.takes_part(slot, &bot) => bot,
-            Some(bot) => return Err(Error::BotAbsent { bot, conversation: key }),
+            Some(bot) => {
+                return Err(Error::BotAbsent {
+                    bot,
+                    conversation: key,
+                });
+            }
             None => self.only_bot(slot)?,
         };
         let once = Once::new(&key, bot.as_str(), idempotency, &draft);
@@ -190,15 +220,20 @@ impl Shard {
 
     fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
         let seats = &self.conversations[slot].seats;
-        seats.iter().any(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
+        seats
+            .iter()
+            .any(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
     }
 
     fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
         let conversation = &self.conversations[slot];
-        let mut bots = conversation.seats.iter().filter_map(|seat| match &seat.reader {
-            Reader::Bot(bot) => Some(bot),
-            Reader::Egress => None,
-        });
+        let mut bots = conversation
+            .seats
+            .iter()
+            .filter_map(|seat| match &seat.reader {
+                Reader::Bot(bot) => Some(bot),
+                Reader::Egress => None,
+            });
         match (bots.next(), bots.next()) {
             (Some(bot), None) => Ok(bot.clone()),
             _ => Err(Error::BotAmbiguous(conversation.key.clone())),
@@ -209,7 +244,11 @@ impl Shard {
     fn has_groups(&self, key: &ConversationKey) -> bool {
         let configured = self.shared.settings.channels.get(&key.channel);
         configured.is_some_and(|channel| channel.capabilities.groups)
-            || self.shared.declared().get(&key.channel).is_some_and(|declared| declared.groups)
+            || self
+                .shared
+                .declared()
+                .get(&key.channel)
+                .is_some_and(|declared| declared.groups)
     }
 
     /// Refuses appends while the disk has less room than the reserve. Acks are taken: they are small,
@@ -242,7 +281,12 @@ impl Shard {
         if channel.outbound == Outbound::Queue {
             cursors.push((Reader::Egress, Cursor::default()));
         }
-        let account = self.shared.settings.bots.get(&channel.bot).map(|bot| bot.account.clone());
+        let account = self
+            .shared
+            .settings
+            .bots
+            .get(&channel.bot)
+            .map(|bot| bot.account.clone());
         let stored = Stored {
             start_time: round.now,
             is_group,
@@ -258,9 +302,17 @@ impl Shard {
             bucket: 0,
             cursors,
         };
-        let listings = [ListBy::All, ListBy::Channel(&key.channel), ListBy::Bot(&channel.bot)];
+        let listings = [
+            ListBy::All,
+            ListBy::Channel(&key.channel),
+            ListBy::Bot(&channel.bot),
+        ];
         for by in listings {
-            let listing = Key::Listing { by, start: round.now, conversation: key };
+            let listing = Key::Listing {
+                by,
+                start: round.now,
+                conversation: key,
+            };
             round.batch.put(&listing, Bytes::new());
         }
         debug!(conversation.id = %key, "started");
@@ -270,10 +322,14 @@ impl Shard {
     /// What a delivery's answer is an answer to.
     pub(super) fn answered(&self, place: Place) -> Answered {
         let seat = &self.conversations[place.slot].seats[place.seat];
-        let Some(entry) = seat.subscription.first() else { return Answered::default() };
+        let Some(entry) = seat.subscription.first() else {
+            return Answered::default();
+        };
         Answered {
             reply_to_id: Some(entry.activity_id.to_string()),
-            recipient: Outline::decode(&*entry.activity).ok().and_then(|outline| outline.from),
+            recipient: Outline::decode(&*entry.activity)
+                .ok()
+                .and_then(|outline| outline.from),
             locale: None,
         }
     }
@@ -311,7 +367,9 @@ impl Shard {
     ) -> Appended {
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
-        let account = author.bot().and_then(|bot| self.shared.settings.bots.get(bot));
+        let account = author
+            .bot()
+            .and_then(|bot| self.shared.settings.bots.get(bot));
         let id = next_activity_id(conversation);
         let activity = draft.finish(&Stamp {
             id: &id,
@@ -348,7 +406,10 @@ impl Shard {
             activity_id: Arc::clone(&activity_id),
             activity,
         });
-        let key = Key::Activity { conversation: &conversation.key, sequence };
+        let key = Key::Activity {
+            conversation: &conversation.key,
+            sequence,
+        };
         round.batch.put(&key, record::encode(&entry.to_record()));
         let appended = &self.shared.metrics.activities_appended;
         match entry.author {
@@ -366,21 +427,37 @@ impl Shard {
                 self.enqueue(slot, seat, false, round);
             }
         }
-        Appended { activity_id, sequence, repeated: false }
+        Appended {
+            activity_id,
+            sequence,
+            repeated: false,
+        }
     }
 
     /// Keeps the members: who joins, who leaves, and who speaks.
     fn learn_members(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
         let conversation = &mut self.conversations[slot];
-        let speaker = draft.from.as_ref().filter(|from| !is_bot(conversation, from));
+        let speaker = draft
+            .from
+            .as_ref()
+            .filter(|from| !is_bot(conversation, from));
         let joining = draft.members_added.iter().map(|account| (account, true));
-        for (account, renew) in speaker.map(|account| (account, false)).into_iter().chain(joining) {
-            let Some(id) = account.id.as_deref() else { continue };
+        for (account, renew) in speaker
+            .map(|account| (account, false))
+            .into_iter()
+            .chain(joining)
+        {
+            let Some(id) = account.id.as_deref() else {
+                continue;
+            };
             if !renew && conversation.knows_member(id) {
                 continue;
             }
             conversation.remember_member(id);
-            let key = Key::Member { conversation: &conversation.key, member: id };
+            let key = Key::Member {
+                conversation: &conversation.key,
+                member: id,
+            };
             // An unreadable store shows when the round is written.
             let is_new = !matches!(self.shared.store.get(&key), Ok(Some(_)));
             if renew || is_new {
@@ -389,13 +466,25 @@ impl Shard {
             if is_new {
                 let by = ListBy::User(&conversation.key.channel, id);
                 let (start, conversation) = (conversation.start_time, &conversation.key);
-                round.batch.put(&Key::Listing { by, start, conversation }, Bytes::new());
+                round.batch.put(
+                    &Key::Listing {
+                        by,
+                        start,
+                        conversation,
+                    },
+                    Bytes::new(),
+                );
             }
         }
         for account in &draft.members_removed {
-            let Some(id) = account.id.as_deref() else { continue };
+            let Some(id) = account.id.as_deref() else {
+                continue;
+            };
             conversation.known_members.remove(id);
-            round.batch.delete(&Key::Member { conversation: &conversation.key, member: id });
+            round.batch.delete(&Key::Member {
+                conversation: &conversation.key,
+                member: id,
+            });
         }
     }
 
@@ -416,14 +505,22 @@ impl Shard {
         changed |= renew(&mut reference.user, user.as_ref());
         // Later posts often name the conversation by its id alone; that is no news.
         let told = draft.conversation.as_ref().filter(|account| {
-            **account != v1::ConversationAccount { id: account.id.clone(), ..Default::default() }
+            **account
+                != v1::ConversationAccount {
+                    id: account.id.clone(),
+                    ..Default::default()
+                }
         });
         changed |= renew(&mut reference.conversation, told);
         changed |= renew(&mut reference.service_url, draft.service_url.as_ref());
         changed |= renew(&mut reference.locale, draft.locale.as_ref());
         if changed {
-            let key = Key::Conversation { conversation: &conversation.key };
-            round.batch.put(&key, record::encode(&conversation.conversation_record()));
+            let key = Key::Conversation {
+                conversation: &conversation.key,
+            };
+            round
+                .batch
+                .put(&key, record::encode(&conversation.conversation_record()));
         }
     }
 
@@ -445,7 +542,9 @@ impl Shard {
                 if stored.is_none() {
                     stored = store.get(&key(generation.saturating_sub(1)))?;
                 }
-                let Some(stored) = stored else { return Ok(None) };
+                let Some(stored) = stored else {
+                    return Ok(None);
+                };
                 let stored = record::decode_idempotency(&key(generation), stored)?;
                 let appended = Appended {
                     activity_id: stored.activity_id.into(),
@@ -456,7 +555,9 @@ impl Shard {
             }
         };
         if payload_hash != once.payload_hash {
-            return Err(Error::IdempotencyMismatch { key: once.key.clone() });
+            return Err(Error::IdempotencyMismatch {
+                key: once.key.clone(),
+            });
         }
         Ok(Some(appended))
     }
@@ -476,8 +577,13 @@ impl Shard {
             activity_id: appended.activity_id.to_string(),
         };
         round.batch.put(&key, record::encode(&result));
-        let repeated = Appended { repeated: true, ..appended.clone() };
-        round.results.insert(key.encode(), (once.payload_hash.to_vec(), repeated));
+        let repeated = Appended {
+            repeated: true,
+            ..appended.clone()
+        };
+        round
+            .results
+            .insert(key.encode(), (once.payload_hash.to_vec(), repeated));
     }
 }
 
@@ -490,7 +596,12 @@ struct Once {
 }
 
 impl Once {
-    fn new(conversation: &ConversationKey, scope: &str, key: Option<String>, draft: &Draft) -> Option<Self> {
+    fn new(
+        conversation: &ConversationKey,
+        scope: &str,
+        key: Option<String>,
+        draft: &Draft,
+    ) -> Option<Self> {
         Some(Self {
             conversation: conversation.clone(),
             scope: scope.to_owned(),
@@ -509,7 +620,11 @@ fn next_activity_id(conversation: &Conversation) -> Arc<str> {
 
 /// Whether an account is a bot of the conversation.
 fn is_bot(conversation: &Conversation, account: &v1::ChannelAccount) -> bool {
-    let bot = conversation.reference.bot.as_ref().and_then(|bot| bot.id.as_ref());
+    let bot = conversation
+        .reference
+        .bot
+        .as_ref()
+        .and_then(|bot| bot.id.as_ref());
     account.id.is_some() && account.id.as_ref() == bot || account.role.as_deref() == Some("bot")
 }
 

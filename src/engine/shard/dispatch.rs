@@ -23,14 +23,25 @@ impl Shard {
         let number = session.number;
         self.subscribers[subscriber].sessions.push(number);
         let held = Default::default();
-        self.attached.insert(number, Attached { session, subscriber, held });
+        self.attached.insert(
+            number,
+            Attached {
+                session,
+                subscriber,
+                held,
+            },
+        );
         round.pump.push(subscriber);
     }
 
     /// Takes back at once whatever a lost session held.
     pub(super) fn detach(&mut self, number: session::Number, round: &mut Round) {
-        let Some(attached) = self.attached.remove(&number) else { return };
-        self.subscribers[attached.subscriber].sessions.retain(|other| *other != number);
+        let Some(attached) = self.attached.remove(&number) else {
+            return;
+        };
+        self.subscribers[attached.subscriber]
+            .sessions
+            .retain(|other| *other != number);
         let mut held: Vec<_> = attached.held.into_iter().collect();
         held.sort_unstable();
         for id in held {
@@ -44,7 +55,10 @@ impl Shard {
     /// The place of a delivery, if this session holds it.
     pub(super) fn held_by(&self, session: &Session, id: DeliveryId) -> Option<Place> {
         let attached = self.attached.get(&session.number)?;
-        attached.held.contains(&id).then(|| self.held.get(&id).copied())?
+        attached
+            .held
+            .contains(&id)
+            .then(|| self.held.get(&id).copied())?
     }
 
     /// Notes that a session does not hold a delivery any more. Returns where it belongs.
@@ -64,7 +78,12 @@ impl Shard {
         let taken = &mut self.conversations[slot].seats[seat];
         let attempts = taken.subscription.cursor().attempts;
         let most = match &taken.reader {
-            Reader::Bot(bot) => self.shared.settings.bots.get(bot).map(|bot| bot.delivery_attempts),
+            Reader::Bot(bot) => self
+                .shared
+                .settings
+                .bots
+                .get(bot)
+                .map(|bot| bot.delivery_attempts),
             // A channel that is out for hours loses nothing: retention alone bounds its attempts.
             Reader::Egress => None,
         };
@@ -72,7 +91,9 @@ impl Shard {
         if why != Return::Release && most.is_some_and(|most| attempts >= most) {
             return self.park(place, "too many attempts", round);
         }
-        self.conversations[slot].seats[seat].subscription.give_back(why);
+        self.conversations[slot].seats[seat]
+            .subscription
+            .give_back(why);
         self.enqueue(slot, seat, true, round);
         self.arm(slot);
     }
@@ -105,11 +126,16 @@ impl Shard {
     pub(super) fn enqueue(&mut self, slot: usize, seat: usize, again: bool, round: &mut Round) {
         let conversation = &mut self.conversations[slot];
         let taken = &mut conversation.seats[seat];
-        if taken.subscription.state() != State::Ready || std::mem::replace(&mut taken.queued, true) {
+        if taken.subscription.state() != State::Ready || std::mem::replace(&mut taken.queued, true)
+        {
             return;
         }
         let subscribed = &mut self.subscribers[taken.subscriber];
-        let queue = if again { &mut subscribed.again } else { &mut subscribed.ready };
+        let queue = if again {
+            &mut subscribed.again
+        } else {
+            &mut subscribed.ready
+        };
         queue.push_back(conversation.key.clone());
         if round.pump.last() != Some(&taken.subscriber) {
             round.pump.push(taken.subscriber);
@@ -120,7 +146,10 @@ impl Shard {
     pub(super) fn go_on(&mut self, slot: usize, seat: usize, round: &mut Round) {
         self.touch(slot, round);
         let conversation = &mut self.conversations[slot];
-        if conversation.seats[seat].subscription.settle(conversation.last) {
+        if conversation.seats[seat]
+            .subscription
+            .settle(conversation.last)
+        {
             self.enqueue(slot, seat, false, round);
         }
     }
@@ -145,12 +174,17 @@ impl Shard {
     fn pump(&mut self, subscriber: usize, round: &mut Round) {
         let has_room = |shard: &Self| {
             let sessions = &shard.subscribers[subscriber].sessions;
-            sessions.iter().any(|number| shard.attached[number].session.credit().deliveries > 0)
+            sessions
+                .iter()
+                .any(|number| shard.attached[number].session.credit().deliveries > 0)
         };
         while has_room(self) {
             let subscribed = &mut self.subscribers[subscriber];
             let again = !subscribed.again.is_empty();
-            let next = subscribed.again.pop_front().or_else(|| subscribed.ready.pop_front());
+            let next = subscribed
+                .again
+                .pop_front()
+                .or_else(|| subscribed.ready.pop_front());
             let Some(key) = next else { return };
             let slot = match self.resident(&key, round) {
                 Ok(slot) => slot,
@@ -178,7 +212,11 @@ impl Shard {
             let Some(number) = self.choose(slot, seat) else {
                 self.conversations[slot].seats[seat].queued = true;
                 let subscribed = &mut self.subscribers[subscriber];
-                let queue = if again { &mut subscribed.again } else { &mut subscribed.ready };
+                let queue = if again {
+                    &mut subscribed.again
+                } else {
+                    &mut subscribed.ready
+                };
                 queue.push_front(key);
                 return;
             };
@@ -193,14 +231,19 @@ impl Shard {
         let conversation = &mut self.conversations[slot];
         let taken = &mut conversation.seats[seat];
         let bytes = taken.subscription.first()?.activity.len();
-        let sticky = taken.subscription.lease().and_then(|lease| self.attached.get(&lease.session));
+        let sticky = taken
+            .subscription
+            .lease()
+            .and_then(|lease| self.attached.get(&lease.session));
         if let Some(holder) = sticky
             && holder.session.take(bytes)
         {
             return Some(holder.session.number);
         }
         let sessions = &self.subscribers[taken.subscriber].sessions;
-        let others = sessions.iter().filter(|number| sessions.len() == 1 || taken.avoid != Some(**number));
+        let others = sessions
+            .iter()
+            .filter(|number| sessions.len() == 1 || taken.avoid != Some(**number));
         let mut ranked: Vec<_> = others
             .filter_map(|number| {
                 let session = &self.attached[number].session;
@@ -221,7 +264,9 @@ impl Shard {
 
     fn hand_over(&mut self, place: Place, number: session::Number, round: &mut Round) {
         let id = self.ids.next();
-        let Some(attached) = self.attached.get_mut(&number) else { return };
+        let Some(attached) = self.attached.get_mut(&number) else {
+            return;
+        };
         attached.held.insert(id);
         let session = Arc::clone(&attached.session);
         self.held.insert(id, place);
@@ -232,11 +277,17 @@ impl Shard {
             Reader::Bot(bot) => {
                 let settings = &self.shared.settings;
                 let deadline = settings.bots.get(bot).map(|bot| bot.delivery_deadline);
-                Some(round.now.after(deadline.unwrap_or(settings.limits.delivery_deadline)))
+                Some(
+                    round
+                        .now
+                        .after(deadline.unwrap_or(settings.limits.delivery_deadline)),
+                )
             }
             Reader::Egress => None,
         };
-        let (entry, fence) = taken.subscription.hand_over(number, id, round.now, deadline);
+        let (entry, fence) = taken
+            .subscription
+            .hand_over(number, id, round.now, deadline);
         let entry = Arc::clone(entry);
         let cursor = taken.subscription.cursor();
         debug!(
@@ -247,16 +298,19 @@ impl Shard {
         if cursor.attempts > 1 {
             self.shared.metrics.redeliveries.inc();
         }
-        round.tell(&session, Event::Delivery(Delivery {
-            id,
-            conversation: conversation.key.clone(),
-            sequence: entry.sequence,
-            attempt: cursor.attempts,
-            fence,
-            deadline,
-            activity: entry.activity.clone(),
-            after_gap: cursor.after_gap,
-        }));
+        round.tell(
+            &session,
+            Event::Delivery(Delivery {
+                id,
+                conversation: conversation.key.clone(),
+                sequence: entry.sequence,
+                attempt: cursor.attempts,
+                fence,
+                deadline,
+                activity: entry.activity.clone(),
+                after_gap: cursor.after_gap,
+            }),
+        );
         self.touch(place.slot, round);
         self.arm(place.slot);
     }
@@ -264,7 +318,10 @@ impl Shard {
     /// Sees to it that the shard looks at a conversation when time changes something there.
     pub(super) fn arm(&mut self, slot: usize) {
         let conversation = &mut self.conversations[slot];
-        let wakes = conversation.seats.iter().filter_map(|seat| seat.subscription.wakes_at());
+        let wakes = conversation
+            .seats
+            .iter()
+            .filter_map(|seat| seat.subscription.wakes_at());
         let Some(at) = wakes.min() else { return };
         if conversation.timer.is_none_or(|armed| at < armed) {
             conversation.timer = Some(at);
@@ -279,7 +336,9 @@ impl Shard {
         {
             self.timers.pop();
             // An entry may be of an earlier, earlier-armed or departed conversation: then it is void.
-            let Some(conversation) = self.conversations.get_mut(slot) else { continue };
+            let Some(conversation) = self.conversations.get_mut(slot) else {
+                continue;
+            };
             if conversation.timer != Some(at) {
                 continue;
             }

@@ -23,7 +23,11 @@ const LOOKED_AT: usize = 4_096;
 
 impl Shard {
     /// The slot of a conversation, read from the store if need be.
-    pub(super) fn resident(&mut self, key: &ConversationKey, round: &mut Round) -> Result<usize, Error> {
+    pub(super) fn resident(
+        &mut self,
+        key: &ConversationKey,
+        round: &mut Round,
+    ) -> Result<usize, Error> {
         if let Some(&slot) = self.slots.get(key) {
             return Ok(slot);
         }
@@ -53,7 +57,8 @@ impl Shard {
             feed: Weak::new(),
             known_members: HashSet::new(),
             // A conversation that was let go when all was finished has lost its mark.
-            marked_live: marked_live && stored.cursors.iter().any(|(_, c)| c.finished < stored.last),
+            marked_live: marked_live
+                && stored.cursors.iter().any(|(_, c)| c.finished < stored.last),
             dirty: false,
             timer: None,
             touched: round.now,
@@ -74,7 +79,10 @@ impl Shard {
         let mut readers = stored.cursors.clone();
         let channel = self.shared.settings.channels.get(&key.channel).cloned();
         if let Some(Channel { bot, outbound, .. }) = channel {
-            let here_now = Cursor { finished: stored.last, ..Cursor::default() };
+            let here_now = Cursor {
+                finished: stored.last,
+                ..Cursor::default()
+            };
             let mut join = |reader: Reader| {
                 if !readers.iter().any(|(present, _)| *present == reader) {
                     readers.push((reader, here_now));
@@ -99,7 +107,9 @@ impl Shard {
     /// Looks at some of the conversations that were live at open.
     pub(super) fn sort(&mut self, round: &mut Round) {
         for _ in 0..SORTED_PER_ROUND.min(self.unsorted.len()) {
-            let Some(key) = self.unsorted.pop_front() else { return };
+            let Some(key) = self.unsorted.pop_front() else {
+                return;
+            };
             if let Err(error) = self.resident(&key, round) {
                 // It is read again when something is next appended to it.
                 error!(conversation = %key, %error, "a conversation cannot be read");
@@ -108,7 +118,11 @@ impl Shard {
     }
 
     /// The live end of a conversation, for a follower.
-    pub(super) fn follow(&mut self, key: &ConversationKey, round: &mut Round) -> Result<Followed, Error> {
+    pub(super) fn follow(
+        &mut self,
+        key: &ConversationKey,
+        round: &mut Round,
+    ) -> Result<Followed, Error> {
         let slot = self.resident(key, round)?;
         let conversation = &mut self.conversations[slot];
         Ok(Followed {
@@ -126,8 +140,13 @@ impl Shard {
         let (idle, most) = (limits.conversation_idle, limits.conversations_idle);
         let excess = self.leaving.len().saturating_sub(most);
         for _ in 0..LOOKED_AT.max(excess).min(self.leaving.len()) {
-            let Some(&(slot, residency)) = self.leaving.front() else { return };
-            let known = self.conversations.get(slot).filter(|c| c.residency == residency);
+            let Some(&(slot, residency)) = self.leaving.front() else {
+                return;
+            };
+            let known = self
+                .conversations
+                .get(slot)
+                .filter(|c| c.residency == residency);
             let Some(conversation) = known else {
                 self.leaving.pop_front();
                 continue;
@@ -145,7 +164,9 @@ impl Shard {
                 continue;
             }
             if conversation.is_finished() && conversation.marked_live {
-                round.batch.delete(&Key::Live { conversation: &conversation.key });
+                round.batch.delete(&Key::Live {
+                    conversation: &conversation.key,
+                });
             }
             self.slots.remove(&conversation.key);
             self.conversations.remove(slot);
@@ -178,7 +199,9 @@ impl Shard {
                 feed.end();
             }
             if conversation.is_finished() && conversation.marked_live {
-                round.batch.delete(&Key::Live { conversation: &conversation.key });
+                round.batch.delete(&Key::Live {
+                    conversation: &conversation.key,
+                });
             }
         }
         if let Err(failure) = self.shared.store.commit(round.batch, Durability::Synced) {
@@ -189,7 +212,12 @@ impl Shard {
     /// Reads the log until a ready seat knows its next activity.
     ///
     /// Returns whether it has one.
-    pub(super) fn fill(&mut self, slot: usize, seat: usize, round: &mut Round) -> Result<bool, Error> {
+    pub(super) fn fill(
+        &mut self,
+        slot: usize,
+        seat: usize,
+        round: &mut Round,
+    ) -> Result<bool, Error> {
         let conversation = &mut self.conversations[slot];
         let last = conversation.last;
         let taken = &mut conversation.seats[seat];

@@ -15,8 +15,8 @@ use crate::engine::error::Error;
 use crate::engine::log::{self, Page};
 use crate::engine::round::Round;
 use crate::engine::shard_of;
-use crate::store::keys::{self, Key, KeyRange};
 use crate::store::Order;
+use crate::store::keys::{self, Key, KeyRange};
 
 /// Length of a bucket. Never to be changed: stored buckets are counted in it.
 const BUCKET: Duration = Duration::from_secs(3600);
@@ -49,14 +49,20 @@ impl Shard {
         let bucket = bucket(round.now);
         if conversation.bucket != bucket {
             conversation.bucket = bucket;
-            let note = Key::Expiry { bucket, conversation: &conversation.key };
+            let note = Key::Expiry {
+                bucket,
+                conversation: &conversation.key,
+            };
             round.batch.put(&note, bytes::Bytes::new());
         }
     }
 
     /// Removes some of what is too old.
     pub(super) fn retain(&mut self, round: &mut Round) {
-        if let Err(error) = self.retain_log(round).and_then(|()| self.retain_results(round)) {
+        if let Err(error) = self
+            .retain_log(round)
+            .and_then(|()| self.retain_results(round))
+        {
             error!(shard = self.index, %error, "retention cannot read the store");
         }
     }
@@ -70,14 +76,20 @@ impl Shard {
         let shards = self.shared.settings.shards;
         let mut notes = Vec::new();
         let due = KeyRange::expiry_before(bucket(cutoff));
-        self.shared.store.scan(&due, Order::Ascending, &mut |key, _| {
-            if let Ok((bucket, conversation)) = keys::decode_expiry(key)
-                && shard_of(&conversation, shards) == usize::from(self.index)
-            {
-                notes.push((bucket, conversation));
-            }
-            if notes.len() < NOTES_PER_TICK { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
+        self.shared
+            .store
+            .scan(&due, Order::Ascending, &mut |key, _| {
+                if let Ok((bucket, conversation)) = keys::decode_expiry(key)
+                    && shard_of(&conversation, shards) == usize::from(self.index)
+                {
+                    notes.push((bucket, conversation));
+                }
+                if notes.len() < NOTES_PER_TICK {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
         for (bucket, key) in notes {
             let is_done = match self.resident(&key, round) {
                 Ok(slot) => self.trim(slot, cutoff, round)?,
@@ -85,7 +97,10 @@ impl Shard {
                 Err(error) => return Err(error),
             };
             if is_done {
-                round.batch.delete(&Key::Expiry { bucket, conversation: &key });
+                round.batch.delete(&Key::Expiry {
+                    bucket,
+                    conversation: &key,
+                });
             }
         }
         Ok(())
@@ -96,9 +111,17 @@ impl Shard {
     /// Returns whether nothing old is left.
     fn trim(&mut self, slot: usize, cutoff: Timestamp, round: &mut Round) -> Result<bool, Error> {
         let conversation = &self.conversations[slot];
-        let held = conversation.seats.iter().filter(|seat| seat.subscription.held().is_some());
-        let first_held = held.filter_map(|seat| Some(seat.subscription.first()?.sequence)).min();
-        let page = Page { entries: REMOVED_PER_TICK, bytes: usize::MAX };
+        let held = conversation
+            .seats
+            .iter()
+            .filter(|seat| seat.subscription.held().is_some());
+        let first_held = held
+            .filter_map(|seat| Some(seat.subscription.first()?.sequence))
+            .min();
+        let page = Page {
+            entries: REMOVED_PER_TICK,
+            bytes: usize::MAX,
+        };
         // What was appended in this round is not in the store yet, and not old.
         let old = log::read(
             &*self.shared.store,
@@ -119,13 +142,23 @@ impl Shard {
         };
         for entry in removed {
             let (conversation, sequence) = (&conversation.key, entry.sequence);
-            round.batch.delete(&Key::Activity { conversation, sequence });
-            round.batch.delete(&Key::Receipt { conversation, sequence });
+            round.batch.delete(&Key::Activity {
+                conversation,
+                sequence,
+            });
+            round.batch.delete(&Key::Receipt {
+                conversation,
+                sequence,
+            });
         }
         for seat in &conversation.seats {
             let bot = seat.reader.id();
             for sequence in removed.iter().map(|entry| entry.sequence) {
-                round.batch.delete(&Key::DeadLetter { conversation: &conversation.key, bot, sequence });
+                round.batch.delete(&Key::DeadLetter {
+                    conversation: &conversation.key,
+                    bot,
+                    sequence,
+                });
             }
         }
         self.conversations[slot].first = first;
@@ -147,11 +180,17 @@ impl Shard {
         let mut removed = 0;
         let batch = &mut round.batch;
         let range = KeyRange::idempotency_before(oldest);
-        self.shared.store.scan(&range, Order::Ascending, &mut |key, _| {
-            batch.delete_encoded(key);
-            removed += 1;
-            if removed < REMOVED_PER_TICK { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
+        self.shared
+            .store
+            .scan(&range, Order::Ascending, &mut |key, _| {
+                batch.delete_encoded(key);
+                removed += 1;
+                if removed < REMOVED_PER_TICK {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
         if removed < REMOVED_PER_TICK {
             self.retention.purged = Some(oldest);
         }
