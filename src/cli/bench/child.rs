@@ -96,3 +96,18 @@ async fn address(stdout: ChildStdout) -> anyhow::Result<String> {
     }
     bail!("the gateway has stopped before it listened")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Outbound, Overrides};
+
+    #[test]
+    fn the_configuration_is_one_whose_adapter_gets_the_answers() -> anyhow::Result<()> {
+        let config = Config::parse(CONFIG, "bench", &|_| None, &Overrides::default())?;
+        assert_eq!(config.bots[0].id.as_str(), BOT);
+        assert_eq!(config.channels[0].id.as_str(), CHANNEL);
+        assert_eq!(config.channels[0].outbound, Outbound::Queue);
+        Ok(())
+    }
+}
