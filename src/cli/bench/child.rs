@@ -14,7 +14,11 @@ use crate::cli::scratch::Scratch;
 pub(super) const CHANNEL: &str = "bench";
 pub(super) const BOT: &str = "bench";
 
-const CONFIG: &str = r#"[[bots]]
+/// It logs only what is wrong: that anyone may call it is known, and nobody else learns its port.
+const CONFIG: &str = r#"[log]
+filter = "error"
+
+[[bots]]
 id = "bench"
 
 [[channels]]
