@@ -288,6 +288,7 @@ async fn a_send_before_the_turn_is_over_gets_its_own_result() {
             ..Appended::default()
         }),
         repeated_send: false,
+        frame: 0,
     };
     link.send(GatewayFrame::SendResult(result)).await;
     assert_eq!(
