@@ -14,6 +14,8 @@
 mod acknowledge;
 mod append;
 mod dispatch;
+mod members;
+mod once;
 mod residency;
 mod retention;
 

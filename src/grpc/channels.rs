@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::{caller, require};
+use super::access::{answered, caller, require};
 use super::bots::{RETRY_DELAY, check_instance, reason};
 use super::convert;
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, time};
@@ -41,26 +41,25 @@ impl ChannelService for Service {
         &self,
         request: Request<v1::PostActivityRequest>,
     ) -> Result<Response<v1::PostActivityResponse>, Status> {
-        let principal = caller(&request)?;
-        let v1::PostActivityRequest {
-            channel_id,
-            activity,
-        } = request.into_inner();
-        let channel = ChannelId::from(channel_id);
-        require_channel(&principal, &channel)?;
-        let activity = activity.ok_or_else(|| Failure::RequestInvalid {
-            field: "activity",
-            problem: "is required".to_owned(),
-        })?;
-        let appended = self
-            .engine
-            .post(&channel, activity)
-            .await
-            .map_err(Failure::from)?;
-        Ok(Response::new(v1::PostActivityResponse {
-            appended: Some(convert::appended(&appended)),
-            repeated_post: appended.repeated,
-        }))
+        let answer = async {
+            let principal = caller(&request)?;
+            let v1::PostActivityRequest {
+                channel_id,
+                activity,
+            } = request.into_inner();
+            let channel = ChannelId::from(channel_id);
+            require_channel(&principal, &channel)?;
+            let activity = activity.ok_or_else(|| Failure::RequestInvalid {
+                field: "activity",
+                problem: "is required".to_owned(),
+            })?;
+            let appended = self.engine.post(&channel, activity).await?;
+            Ok(v1::PostActivityResponse {
+                appended: Some(convert::appended(&appended)),
+                repeated_post: appended.repeated,
+            })
+        };
+        answered(&self.engine, answer.await)
     }
 
     type AttachStream = Responses<Adapter>;

@@ -16,7 +16,7 @@ use crate::engine::session::{Event, Events, Refused, Session};
 use crate::engine::{Engine, Error, FrameError, Link};
 use crate::id::DeliveryId;
 use crate::proto::v1;
-use crate::status::Failure;
+use crate::status::{self, Failure};
 
 /// Heartbeats that may be missed before a stream is dead.
 const MISSED_HEARTBEATS: u32 = 2;
@@ -323,6 +323,9 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                 } => match events.poll_next(cx) {
                     Poll::Ready(Some(Event::End(error))) => return this.fail(error.into()),
                     Poll::Ready(Some(event)) => {
+                        if let Event::Refused(Refused { error, .. }) = &event {
+                            this.engine.metrics().rpc_error(status::row(error).reason);
+                        }
                         if let Some(frame) = D::say(event) {
                             return Poll::Ready(Some(Ok(frame)));
                         }

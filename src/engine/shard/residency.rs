@@ -56,7 +56,10 @@ impl Shard {
             feed: Weak::new(),
             known_members: HashSet::new(),
             // A conversation that was let go with something unfinished has kept its mark.
-            marked_live: stored.cursors.iter().any(|(_, cursor)| cursor.finished < stored.last),
+            marked_live: stored
+                .cursors
+                .iter()
+                .any(|(_, cursor)| cursor.finished < stored.last),
             dirty: false,
             timer: None,
             touched: round.now,
