@@ -1,0 +1,6 @@
+//! What the gateway promises, checked through the real server: see the design, section 4.
+//!
+//! One file a promise, and each test's name is a rule. Time stands still until a test moves it.
+
+mod harness;
+mod promise_01_order;
