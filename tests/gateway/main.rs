@@ -4,3 +4,6 @@
 
 mod harness;
 mod promise_01_order;
+mod promise_02_at_least_once;
+mod promise_03_fence;
+mod promise_04_commit_is_atomic;

@@ -309,6 +309,12 @@ impl Bot {
         results
     }
 
+    /// What becomes of acks that were sent.
+    pub(crate) async fn outcomes(&mut self, ids: &[u64]) -> Vec<v1::AckOutcome> {
+        let results = self.results(ids).await;
+        results.iter().map(v1::DeliveryResult::outcome).collect()
+    }
+
     async fn outcome(&mut self, id: u64) -> v1::AckOutcome {
         self.results(&[id]).await[0].outcome()
     }
