@@ -10,6 +10,7 @@ mod bot;
 mod http;
 mod store;
 mod user;
+mod watcher;
 mod wire;
 
 use std::future::Future;
@@ -31,6 +32,7 @@ pub(crate) use adapter::Adapter;
 pub(crate) use bot::{Bot, said};
 pub(crate) use store::Kept;
 pub(crate) use user::User;
+pub(crate) use watcher::Watcher;
 pub(crate) use wire::{Wire, reason, refused};
 
 /// How long anything may take. A limit for a broken gateway, not a measure of a good one.
@@ -354,6 +356,24 @@ impl Gateway {
     pub(crate) async fn texts(&self, conversation: &str) -> Vec<String> {
         let log = self.log(conversation).await;
         log.iter().map(|entry| text(&entry.activity)).collect()
+    }
+
+    /// Follows a conversation on `web`.
+    pub(crate) async fn watch(&self, conversation: &str, after: u64) -> Watcher {
+        let start = v1::watch_conversation_request::Start::AfterSequence(after);
+        let watcher = Watcher::start(&self.wire(), conversation, Some(start)).await;
+        watcher.expect("it may watch")
+    }
+
+    /// What the gateway knows of a conversation on `web`.
+    pub(crate) async fn conversation(&self, conversation: &str) -> v1::Conversation {
+        let request = v1::GetConversationRequest {
+            conversation: Some(name("web", conversation)),
+        };
+        let mut client = self.wire().conversations();
+        let got = within("a conversation", client.get_conversation(request)).await;
+        let got = got.expect("it is known").into_inner();
+        got.conversation.expect("a conversation")
     }
 
     /// A series of the metrics.

@@ -7,3 +7,7 @@ mod promise_01_order;
 mod promise_02_at_least_once;
 mod promise_03_fence;
 mod promise_04_commit_is_atomic;
+mod promise_07_credit;
+mod promise_09_idempotent_sends;
+mod promise_10_backlog;
+mod promise_11_slow_is_not_lost;

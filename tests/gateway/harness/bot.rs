@@ -429,6 +429,11 @@ impl Bot {
     pub(crate) async fn send(&mut self, send: v1::Send) -> v1::SendResult {
         let client_id = send.client_id.clone();
         self.write_send(send);
+        self.sent(&client_id).await
+    }
+
+    /// What becomes of a send.
+    pub(crate) async fn sent(&mut self, client_id: &str) -> v1::SendResult {
         self.next("a SendResult", |frame| match frame {
             Frame::SendResult(result) if result.client_id == client_id => Some(result.clone()),
             _ => None,
