@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -267,7 +267,8 @@ enum State<D: Dialect> {
     /// The session goes on.
     Open {
         events: Events,
-        session: Arc<Session>,
+        /// Not kept alive: the events end when the session has no one left but this stream.
+        session: Weak<Session>,
         beat: Sleep,
     },
     /// Nothing more will come.
@@ -308,7 +309,7 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                             let beat = Self::next_beat(&this.engine);
                             this.state = State::Open {
                                 events,
-                                session,
+                                session: Arc::downgrade(&session),
                                 beat,
                             };
                             return Poll::Ready(Some(Ok(welcome)));
@@ -334,6 +335,9 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                     Poll::Pending => {
                         ready!(beat.as_mut().poll(cx));
                         *beat = Self::next_beat(&this.engine);
+                        let Some(session) = session.upgrade() else {
+                            continue;
+                        };
                         let backlog = this.engine.backlog(&session.subscriber);
                         let heartbeat = convert::heartbeat(backlog, session.credit());
                         return Poll::Ready(Some(Ok(D::beat(heartbeat))));
