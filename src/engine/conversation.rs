@@ -126,8 +126,6 @@ pub(crate) struct Seat {
     pub(crate) subscriber: usize,
     /// How far it has got.
     pub(crate) subscription: Subscription,
-    /// It stands in its subscriber's queue of ready conversations.
-    pub(crate) queued: bool,
     /// The session that released the conversation: another one is preferred.
     pub(crate) avoid: Option<session::Number>,
 }
@@ -140,6 +138,8 @@ pub(crate) struct Conversation {
     pub(crate) is_group: bool,
     pub(crate) reference: v1::ConversationReference,
     pub(crate) last: Sequence,
+    /// The newest activity that is in the store: those after it were appended in this round.
+    pub(crate) durable: Sequence,
     pub(crate) first: Sequence,
     pub(crate) bucket: u32,
     pub(crate) seats: Vec<Seat>,

@@ -11,7 +11,7 @@ use crate::engine::error::Error;
 use crate::engine::log::Author;
 use crate::engine::retry;
 use crate::engine::round::Round;
-use crate::engine::session::{Acked, Event, Outcome, Refused, Session, Subscriber};
+use crate::engine::session::{Acked, Event, Outcome, Refused, Session};
 use crate::id::DeliveryId;
 use crate::proto::storage;
 use crate::store::keys::Key;
@@ -67,12 +67,12 @@ impl Shard {
             want_result,
             ..
         } = request;
-        let is_egress = matches!(session.subscriber, Subscriber::Egress(_));
+        let is_egress = session.is_egress();
         let mut acked = Vec::new();
         for &id in deliveries {
             let outcome = match self.held_by(session, id) {
                 Some(place) => {
-                    self.let_loose(session.number, id);
+                    self.let_loose(session.number, id, round);
                     act(self, place, round);
                     Outcome::Ok
                 }
@@ -193,7 +193,7 @@ impl Shard {
                 self.write_outbound(place.slot, &draft, author, &answered, round)
             })
             .collect();
-        self.let_loose(session.number, delivery);
+        self.let_loose(session.number, delivery, round);
         self.finish(place, round);
         self.count_ack(Outcome::Ok);
         let acked = Acked {

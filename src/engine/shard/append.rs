@@ -7,6 +7,7 @@ use prost::Message;
 use tracing::debug;
 
 use super::once::{self, Once};
+use super::queue::Lane;
 use super::residency::is_for;
 use super::{Place, Shard};
 use crate::activity::{Draft, Outline, Stamp};
@@ -425,7 +426,7 @@ impl Shard {
             let taken = &mut self.conversations[slot].seats[seat];
             let is_for_it = is_for(&taken.reader, &entry);
             if taken.subscription.learn(&entry, is_for_it) {
-                self.enqueue(slot, seat, false, round);
+                self.enqueue(slot, seat, Lane::Ready, round);
             }
         }
         Appended {

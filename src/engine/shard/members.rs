@@ -38,7 +38,8 @@ impl Shard {
                 member: id,
             };
             // An unreadable store shows when the round is written.
-            let is_new = !matches!(self.shared.store.get(&key), Ok(Some(_)));
+            let is_new = round.removed_members.remove(&key.encode())
+                || !matches!(self.shared.store.get(&key), Ok(Some(_)));
             if renew || is_new {
                 round.batch.put(&key, account.encode_to_vec().into());
             }
@@ -60,10 +61,12 @@ impl Shard {
                 continue;
             };
             conversation.known_members.remove(id);
-            round.batch.delete(&Key::Member {
+            let key = Key::Member {
                 conversation: &conversation.key,
                 member: id,
-            });
+            };
+            round.removed_members.insert(key.encode());
+            round.batch.delete(&key);
         }
     }
 
