@@ -42,6 +42,12 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
+    /// There are as many watchers as the gateway takes.
+    #[error("the gateway has its most watchers, `{limit}`")]
+    TooManyWatchers {
+        /// Limit `watchers`.
+        limit: usize,
+    },
     /// The first frame of a stream was not a Hello.
     #[error("the first frame of a stream must be a Hello")]
     HelloExpected,
@@ -94,6 +100,9 @@ impl Failure {
             }
             Self::RoleMissing { .. } => ("ROLE_MISSING", Code::PermissionDenied, 403, Never),
             Self::RequestInvalid { .. } => ("REQUEST_INVALID", Code::InvalidArgument, 400, Never),
+            Self::TooManyWatchers { .. } => {
+                ("TOO_MANY_WATCHERS", Code::ResourceExhausted, 503, Later)
+            }
             Self::HelloExpected => ("HELLO_EXPECTED", Code::FailedPrecondition, 400, Never),
             Self::HelloTimeout(_) => ("HELLO_TIMEOUT", Code::DeadlineExceeded, 408, Later),
             Self::HelloInvalid { .. } => ("HELLO_INVALID", Code::InvalidArgument, 400, Never),
@@ -130,6 +139,7 @@ impl Failure {
             Self::Engine(_)
             | Self::Auth(_)
             | Self::RoleMissing { .. }
+            | Self::TooManyWatchers { .. }
             | Self::HelloExpected
             | Self::HelloTimeout(_)
             | Self::ProtocolUnsupported { .. } => None,
@@ -169,6 +179,7 @@ impl Failure {
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
             }
+            Self::TooManyWatchers { limit } => fact("limit", format!("watchers={limit}")),
             Self::Engine(Error::SequenceGone { first }) => {
                 fact("first_sequence", first.to_string());
             }
@@ -237,7 +248,10 @@ pub fn row(error: &Error) -> Row {
         Error::SessionReplaced(_) => ("SESSION_REPLACED", Code::Aborted, 409, Never),
         Error::TooManySessions { .. } => ("TOO_MANY_SESSIONS", Code::ResourceExhausted, 503, Later),
         Error::StoreFull { .. } => ("STORE_FULL", Code::ResourceExhausted, 507, Later),
-        Error::StoreFailed(_) => ("STORE_FAILED", Code::Unavailable, 503, Uncertain),
+        Error::StoreFailed(cause) if cause.may_have_been_written() => {
+            ("STORE_FAILED", Code::Unavailable, 503, Uncertain)
+        }
+        Error::StoreFailed(_) => ("STORE_FAILED", Code::Unavailable, 503, Later),
         Error::FollowAgain => ("FOLLOW_AGAIN", Code::Unavailable, 503, Later),
         Error::Frame(FrameError::Unknown) => ("FRAME_UNKNOWN", Code::InvalidArgument, 400, Never),
         Error::Frame(FrameError::HelloRepeated) => {

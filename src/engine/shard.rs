@@ -30,7 +30,7 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use slab::Slab;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::error;
 
 use crate::clock::{Clock, Timestamp};
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) resident: AtomicUsize,
     /// The store took the last write.
     pub(crate) healthy: AtomicBool,
+    /// Told when a shard has failed.
+    pub(crate) failed: Notify,
 }
 
 impl Shared {
@@ -96,12 +98,27 @@ pub(crate) fn spawn(
     shard: Shard,
     commands: mpsc::Receiver<Command>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
+    /// Says that the shard has failed when it unwinds. A broken invariant ends the gateway: what is
+    /// on disk is whole, and another start serves it.
+    struct Watchdog(Arc<Shared>);
+    impl Drop for Watchdog {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.healthy.store(false, Ordering::Relaxed);
+                self.0.failed.notify_one();
+            }
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
+    let watchdog = Watchdog(Arc::clone(&shard.shared));
     std::thread::Builder::new()
         .name(format!("shard-{index}"))
-        .spawn(move || runtime.block_on(shard.run(commands)))
+        .spawn(move || {
+            let _watchdog = watchdog;
+            runtime.block_on(shard.run(commands));
+        })
 }
 
 /// Makes delivery ids: `epoch (24 bits) | shard (6) | counter (34)`. They only grow within a

@@ -24,6 +24,9 @@ use crate::status::Failure;
 /// Outbound activities an adapter has at one time when it does not say.
 const OUTSTANDING: u32 = 1_000;
 
+/// Longest name of a Post, in bytes.
+const POST_ID_BYTES: usize = 256;
+
 /// The service.
 pub(super) struct Service {
     engine: Engine,
@@ -110,7 +113,7 @@ impl Dialect for Adapter {
             deliveries: i64::from(outstanding),
             bytes: limits.session_credit_bytes,
         };
-        let capabilities = hello.capabilities.unwrap_or_default();
+        let capabilities = hello.capabilities;
         let instance = &hello.instance_id;
         let attached = self
             .engine
@@ -138,6 +141,15 @@ impl Dialect for Adapter {
             None => Err(FrameError::Unknown.into()),
             Some(Asked::Hello(_)) => Err(FrameError::HelloRepeated.into()),
             Some(Asked::Post(post)) => {
+                let length = post.post_id.len();
+                if length > POST_ID_BYTES {
+                    let problem = format!("has {length} bytes, more than {POST_ID_BYTES}");
+                    return Err(FrameError::Invalid {
+                        field: "post_id",
+                        problem,
+                    }
+                    .into());
+                }
                 let about = post.post_id.clone();
                 let activity = post.activity.ok_or_else(|| FrameError::Invalid {
                     field: "activity",

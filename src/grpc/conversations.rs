@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::access::{answered, caller, require};
 use super::{convert, page};
+use crate::activity::validate;
 use crate::auth::Principal;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
@@ -24,14 +27,20 @@ use crate::proto::v1::watch_conversation_request::Start as AskedStart;
 use crate::status::Failure;
 use crate::store::Order;
 
+/// Largest conversation reference a send may bring, in bytes: it becomes part of the activity.
+const REFERENCE_BYTES: usize = 16 * 1024;
+
 /// The service.
 pub(super) struct Service {
     engine: Engine,
+    /// Places for watchers.
+    watchers: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine }
+        let watchers = Arc::new(Semaphore::new(engine.limits().watchers));
+        Self { engine, watchers }
     }
 
     /// A conversation, if the caller may see it; otherwise it is as unknown as one that is not there.
@@ -119,21 +128,21 @@ impl ConversationService for Service {
             let size = page::size(request.page_size, self.engine.limits().page)?;
             let after: Option<ListPosition> = page::after(&request.page_token)?;
             let found = self.engine.conversations(&filter, after.as_ref(), size)?;
-            let next = found
-                .last()
-                .filter(|_| found.len() == size)
-                .map(page::token);
             let mut conversations = Vec::with_capacity(found.len());
-            for ListPosition {
-                conversation: key, ..
-            } in &found
-            {
-                let stored = self.engine.conversation(key)?;
-                conversations.push(convert::conversation(key, stored));
+            let mut room = page::Room::new(self.engine.limits().page_bytes);
+            for position in &found {
+                let key = &position.conversation;
+                let conversation = convert::conversation(key, self.engine.conversation(key)?);
+                if !room.take(conversation.encoded_len()) {
+                    break;
+                }
+                conversations.push(conversation);
             }
+            let is_last = found.len() < size && conversations.len() == found.len();
+            let last = found[..conversations.len()].last().filter(|_| !is_last);
             Ok(v1::ListConversationsResponse {
                 conversations,
-                next_page_token: next.unwrap_or_default(),
+                next_page_token: last.map(page::token).unwrap_or_default(),
             })
         };
         answered(&self.engine, answer.await)
@@ -150,8 +159,16 @@ impl ConversationService for Service {
             self.visible(&caller, &key)?;
             let size = page::size(request.page_size, self.engine.limits().page)?;
             let after: Option<String> = page::after(&request.page_token)?;
-            let members = self.engine.members(&key, after.as_deref(), size)?;
-            let last = members.last().filter(|_| members.len() == size);
+            let mut members = self.engine.members(&key, after.as_deref(), size)?;
+            let found = members.len();
+            let mut room = page::Room::new(self.engine.limits().page_bytes);
+            let fitting = members
+                .iter()
+                .take_while(|member| room.take(member.encoded_len()))
+                .count();
+            members.truncate(fitting);
+            let is_last = found < size && fitting == found;
+            let last = members.last().filter(|_| !is_last);
             let next = last.and_then(|member| member.id.as_ref()).map(page::token);
             Ok(v1::ListMembersResponse {
                 members,
@@ -227,8 +244,11 @@ impl ConversationService for Service {
             };
             let key = convert::key(request.conversation, "conversation")?;
             self.visible(&caller, &key)?;
+            let limit = self.engine.limits().watchers;
+            let place = Arc::clone(&self.watchers).try_acquire_owned();
+            let place = place.map_err(|_| Failure::TooManyWatchers { limit })?;
             let follower = self.engine.follow(key, start).await?;
-            let watch = Watch::new(follower, self.engine.clone());
+            let watch = Watch::new(follower, self.engine.clone(), place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
                 Some((step, watch))
@@ -251,10 +271,11 @@ struct Watch {
     /// Armed again only when it rings, so that an activity costs no timer.
     alarm: Sleep,
     ended: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Watch {
-    fn new(follower: Follower, engine: Engine) -> Self {
+    fn new(follower: Follower, engine: Engine, place: OwnedSemaphorePermit) -> Self {
         engine.metrics().watchers.inc();
         let told = engine.clock().now();
         let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
@@ -265,6 +286,7 @@ impl Watch {
             told,
             alarm,
             ended: false,
+            _place: place,
         }
     }
 
@@ -343,20 +365,38 @@ fn target(
                 channel_id: reference.channel_id.clone().unwrap_or_default(),
                 conversation_id: conversation.unwrap_or_default(),
             };
-            Ok((
-                convert::key(Some(name), "reference")?,
-                Some(Box::new(reference)),
-            ))
+            let key = convert::key(Some(name), "reference")?;
+            let bytes = reference.encoded_len();
+            if bytes > REFERENCE_BYTES {
+                let problem = format!("has {bytes} bytes, more than {REFERENCE_BYTES}");
+                return Err(Failure::RequestInvalid {
+                    field: "reference",
+                    problem,
+                });
+            }
+            Ok((key, Some(Box::new(reference))))
         }
     }
 }
 
 /// What to list, if the caller may. Without a filter: all that the caller may see.
 fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
+    let checked = |field: &'static str, id: String| match validate::id(field, &id) {
+        Ok(()) => Ok(id),
+        Err(problem) => Err(Failure::RequestInvalid {
+            field: "filter",
+            problem: format!("is invalid: {problem}"),
+        }),
+    };
     let filter = match asked {
-        Some(Asked::ChannelId(channel)) => Filter::Channel(ChannelId::from(channel)),
-        Some(Asked::BotId(bot)) => Filter::Bot(BotId::from(bot)),
-        Some(Asked::User(user)) => Filter::User(ChannelId::from(user.channel_id), user.user_id),
+        Some(Asked::ChannelId(channel)) => {
+            Filter::Channel(ChannelId::from(checked("channel_id", channel)?))
+        }
+        Some(Asked::BotId(bot)) => Filter::Bot(BotId::from(checked("bot_id", bot)?)),
+        Some(Asked::User(user)) => Filter::User(
+            ChannelId::from(checked("user.channel_id", user.channel_id)?),
+            checked("user.user_id", user.user_id)?,
+        ),
         None if caller.may_read_all() => Filter::All,
         None => match (only(caller.bots()), only(caller.channels())) {
             (Some(bot), None) => Filter::Bot(bot.clone()),

@@ -189,12 +189,15 @@ impl Gateway {
             .expect("it binds");
         let address = server.address();
         let (stop, stopped) = oneshot::channel();
-        let ended = runtime.spawn(server.run(async move {
+        let stopped = async move {
             // Dropped without a word, it means to go on until killed.
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
-        }));
+        };
+        let ended = runtime.spawn(async move {
+            server.run(stopped).await.expect("the engine does not fail");
+        });
         let wire = wire::connect(address, None).await;
         self.running = Some(Running {
             address,

@@ -153,6 +153,7 @@ impl Shard {
     /// what one command put into it: nothing more is needed for all or nothing.
     pub(super) fn commit(&mut self, commit: Commit, round: &mut Round) {
         let Commit {
+            room: _room,
             session,
             frame,
             delivery,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::debug;
 
-use super::once::{self, Once};
+use super::once::Once;
 use super::queue::Lane;
 use super::residency::is_for;
 use super::{Place, Shard};
@@ -46,6 +46,7 @@ pub(super) struct Answered {
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append {
+            room: _room,
             conversation,
             draft,
             from,
@@ -124,7 +125,7 @@ impl Shard {
             Err(Error::ConversationUnknown(_)) => None,
             Err(error) => return Err(error),
         };
-        let once = Once::new(&key, once::CHANNEL_SCOPE, idempotency, &draft);
+        let once = Once::new(&key, &Author::Channel, idempotency, &draft, None);
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -160,9 +161,10 @@ impl Shard {
             // A bot may not learn of conversations that are not its own.
             return Err(Error::ConversationUnknown(key));
         }
+        let author = Author::Bot(bot);
         // Looked up before the fence: what was stored while the sender held the delivery stays its
         // result, and nothing is written now.
-        let once = Once::new(&key, bot.as_str(), idempotency, &draft);
+        let once = Once::new(&key, &author, idempotency, &draft, None);
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -180,7 +182,7 @@ impl Shard {
             None => Answered::default(),
         };
         self.check_disk(round.now)?;
-        let appended = self.write_outbound(slot, &draft, Author::Bot(bot), &answered, round);
+        let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
     }
@@ -205,7 +207,8 @@ impl Shard {
             }
             None => self.only_bot(slot)?,
         };
-        let once = Once::new(&key, bot.as_str(), idempotency, &draft);
+        let author = Author::Backend(bot);
+        let once = Once::new(&key, &author, idempotency, &draft, reference.as_deref());
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -215,7 +218,7 @@ impl Shard {
             recipient: reference.user,
             locale: reference.locale,
         });
-        let appended = self.write_outbound(slot, &draft, Author::Backend(bot), &answered, round);
+        let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
     }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing::debug;
 
@@ -18,6 +19,10 @@ use crate::id::DeliveryId;
 use crate::proto::storage;
 use crate::store::keys::Key;
 use crate::store::record;
+
+/// How long a conversation rests that was released when no other session has room: the one that
+/// released it is stopping, or would release it again.
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shard {
     pub(super) fn attach(&mut self, session: Arc<Session>, round: &mut Round) {
@@ -111,6 +116,11 @@ impl Shard {
         self.conversations[slot].seats[seat]
             .subscription
             .give_back(why);
+        if why == Return::Release && !self.others_have_room(place) {
+            let until = round.now.after(RELEASE_PAUSE);
+            let taken = &mut self.conversations[slot].seats[seat];
+            taken.subscription.rest(until);
+        }
         self.enqueue(slot, seat, Lane::Again, round);
         self.arm(slot);
     }
@@ -228,6 +238,16 @@ impl Shard {
             self.hand_over(Place { slot, seat }, number, round);
             round.handed_over += 1;
         }
+    }
+
+    /// Whether a session other than the one that released a conversation has room.
+    fn others_have_room(&self, place: Place) -> bool {
+        let taken = &self.conversations[place.slot].seats[place.seat];
+        let sessions = &self.subscribers[taken.subscriber].sessions;
+        let mut others = sessions
+            .iter()
+            .filter(|number| taken.avoid != Some(**number));
+        others.any(|number| self.attached[number].session.credit().deliveries > 0)
     }
 
     fn has_room(&self, subscriber: usize) -> bool {

@@ -1,18 +1,19 @@
 //! Appends that happen once: their results are kept with their key, and given again when they are
 //! repeated.
 
+use prost::Message;
+use sha2::{Digest, Sha256};
+
 use super::Shard;
 use crate::activity::Draft;
 use crate::engine::error::Error;
+use crate::engine::log::Author;
 use crate::engine::round::Round;
 use crate::engine::session::Appended;
 use crate::id::{ConversationKey, Sequence};
-use crate::proto::storage;
+use crate::proto::{storage, v1};
 use crate::store::keys::Key;
 use crate::store::record;
-
-/// The scope of what channels post; the scope of what a bot says is its id, which is never empty.
-pub(super) const CHANNEL_SCOPE: &str = "";
 
 /// What makes an append happen once.
 pub(super) struct Once {
@@ -23,17 +24,33 @@ pub(super) struct Once {
 }
 
 impl Once {
+    /// `None` without a key: then a repeat is another append.
     pub(super) fn new(
         conversation: &ConversationKey,
-        scope: &str,
+        author: &Author,
         key: Option<String>,
         draft: &Draft,
+        reference: Option<&v1::ConversationReference>,
     ) -> Option<Self> {
+        // Channels, bots and backends choose their keys without knowing of each other.
+        let scope = match author {
+            Author::Channel => "channel".to_owned(),
+            Author::Bot(bot) => format!("bot:{bot}"),
+            Author::Backend(bot) => format!("backend:{bot}"),
+        };
+        let payload_hash = match reference {
+            None => draft.payload_hash,
+            Some(reference) => Sha256::new()
+                .chain_update(draft.payload_hash)
+                .chain_update(reference.encode_to_vec())
+                .finalize()
+                .into(),
+        };
         Some(Self {
             conversation: conversation.clone(),
-            scope: scope.to_owned(),
+            scope,
             key: key?,
-            payload_hash: draft.payload_hash,
+            payload_hash,
         })
     }
 }
