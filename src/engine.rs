@@ -263,7 +263,8 @@ impl Engine {
                     first: followed.first,
                 });
             }
-            Start::After(sequence) => sequence,
+            // Beyond the end there is nothing yet: what is appended from now on is new.
+            Start::After(sequence) => sequence.min(followed.last),
         };
         let store = Arc::clone(&self.inner.shared.store);
         Ok(Follower::new(

@@ -55,8 +55,6 @@ const TICK: Duration = Duration::from_secs(1);
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often conversations that could not be read are looked at again.
 const READ_AGAIN: Duration = Duration::from_secs(60);
-/// Ticks between two publications of what waits.
-const BACKLOG_TICKS: u32 = 5;
 /// Conversations that may have work that are looked at in one round.
 const SORTED_PER_ROUND: usize = 64;
 
@@ -218,7 +216,6 @@ pub(crate) struct Shard {
     disk: append::Disk,
     retention: retention::Progress,
     next_tick: Timestamp,
-    ticks: u32,
     paused_until: Timestamp,
     draining: bool,
 }
@@ -252,7 +249,6 @@ impl Shard {
             disk: append::Disk::default(),
             retention: retention::Progress::default(),
             next_tick: now.after(TICK),
-            ticks: 0,
             paused_until: Timestamp::default(),
             draining: false,
             shared,
@@ -352,10 +348,7 @@ impl Shard {
         self.next_tick = round.now.after(TICK);
         self.let_go(round);
         self.retention.begin();
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(BACKLOG_TICKS) {
-            self.publish_backlogs();
-        }
+        self.publish_backlogs();
         if round.now >= self.next_reading {
             self.next_reading = round.now.after(READ_AGAIN);
             self.unsorted

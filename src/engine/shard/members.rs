@@ -1,7 +1,6 @@
 //! Who is in a conversation, and how to come back to it: learnt from what its channel posts.
 
 use bytes::Bytes;
-use prost::Message;
 
 use super::Shard;
 use crate::activity::{Draft, Kind};
@@ -41,7 +40,7 @@ impl Shard {
             let is_new = round.removed_members.remove(&key.encode())
                 || !matches!(self.shared.store.get(&key), Ok(Some(_)));
             if renew || is_new {
-                round.batch.put(&key, account.encode_to_vec().into());
+                round.batch.put(&key, record::encode(account));
             }
             if is_new {
                 let by = ListBy::User(&conversation.key.channel, id);

@@ -1,7 +1,6 @@
 //! Appends that happen once: their results are kept with their key, and given again when they are
 //! repeated.
 
-use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::Shard;
@@ -32,17 +31,13 @@ impl Once {
         draft: &Draft,
         reference: Option<&v1::ConversationReference>,
     ) -> Option<Self> {
-        // Channels, bots and backends choose their keys without knowing of each other.
-        let scope = match author {
-            Author::Channel => "channel".to_owned(),
-            Author::Bot(bot) => format!("bot:{bot}"),
-            Author::Backend(bot) => format!("backend:{bot}"),
-        };
+        // Keys are the bot's, whoever sends for it. The channel's scope is no bot's id.
+        let scope = author.bot().map(ToString::to_string).unwrap_or_default();
         let payload_hash = match reference {
             None => draft.payload_hash,
             Some(reference) => Sha256::new()
                 .chain_update(draft.payload_hash)
-                .chain_update(reference.encode_to_vec())
+                .chain_update(record::encode(reference))
                 .finalize()
                 .into(),
         };

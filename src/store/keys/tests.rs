@@ -195,7 +195,7 @@ fn tags_are_those_on_disk() {
         assert_eq!(Table::from_tag(table.tag()), Some(table));
     }
     assert_eq!(Table::from_tag(0), None);
-    assert_eq!(Table::from_tag(11), None);
+    assert_eq!(Table::from_tag(12), None);
 }
 
 #[test]
