@@ -11,3 +11,4 @@ mod promise_07_credit;
 mod promise_09_idempotent_sends;
 mod promise_10_backlog;
 mod promise_11_slow_is_not_lost;
+mod promise_all_under_chaos;
