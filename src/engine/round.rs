@@ -10,7 +10,9 @@ use crate::engine::command::{Followed, Reply};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
-use crate::engine::session::{Appended, Event, Outcome, Posted, Refused, Sent, Session};
+use crate::engine::session::{
+    Appended, Event, Outcome, Posted, Refused, Sent, Session, Subscriber,
+};
 use crate::id::DeliveryId;
 use crate::limits::Limits;
 use crate::store::{Batch, Durability};
@@ -116,7 +118,12 @@ impl Round {
                     frame,
                     event,
                 } => match event {
-                    Event::Delivery(delivery) => session.refund(delivery.activity.len()),
+                    Event::Delivery(delivery) => {
+                        // An adapter got its credit back when its delivery was let loose.
+                        if let Subscriber::Bot(_) = session.subscriber {
+                            session.refund(delivery.activity.len());
+                        }
+                    }
                     Event::Acked(acked) => {
                         for acked in acked {
                             refuse(&session, frame, why(), String::new(), Some(acked.id));

@@ -101,6 +101,10 @@ impl Shard {
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
             }
         }
+        if is_egress {
+            // It has room again.
+            round.pump.push(self.subscriber(&session.subscriber));
+        }
         if !acked.is_empty() {
             round.answer(session, *frame, Event::Acked(acked));
         }

@@ -62,12 +62,19 @@ impl Shard {
     }
 
     /// Notes that a session does not hold a delivery any more. Returns where it belongs.
+    ///
+    /// The credit of an adapter counts what it has without an outcome, so it gets it back. Bots grant
+    /// theirs themselves.
     pub(super) fn let_loose(&mut self, number: session::Number, id: DeliveryId) -> Option<Place> {
-        if let Some(attached) = self.attached.get_mut(&number) {
-            attached.held.remove(&id);
-        }
         let place = self.held.remove(&id)?;
         self.shared.held.fetch_sub(1, Ordering::Relaxed);
+        if let Some(attached) = self.attached.get_mut(&number) {
+            attached.held.remove(&id);
+            let seat = &self.conversations[place.slot].seats[place.seat];
+            if let (Reader::Egress, Some(entry)) = (&seat.reader, seat.subscription.first()) {
+                attached.session.refund(entry.activity.len());
+            }
+        }
         Some(place)
     }
 

@@ -176,13 +176,13 @@ impl Shard {
 
     /// Drops a conversation whose last write failed; it is read again.
     pub(super) fn forget(&mut self, slot: usize) {
+        let seats = self.conversations[slot].seats.iter();
+        let held: Vec<_> = seats.filter_map(|seat| seat.subscription.held()).collect();
+        for held in held {
+            self.let_loose(held.session, held.id);
+        }
         let conversation = self.conversations.remove(slot);
         self.shared.resident.fetch_sub(1, Ordering::Relaxed);
-        for seat in &conversation.seats {
-            if let Some(held) = seat.subscription.held() {
-                self.let_loose(held.session, held.id);
-            }
-        }
         if let Some(feed) = conversation.feed.upgrade() {
             feed.end();
         }
