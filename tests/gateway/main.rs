@@ -2,6 +2,8 @@
 //!
 //! One file a promise, and each test's name is a rule. Time stands still until a test moves it.
 
+mod channel;
+mod conversations;
 mod harness;
 mod promise_01_order;
 mod promise_02_at_least_once;
