@@ -284,10 +284,11 @@ impl Session {
         self.ending.notified().await;
     }
 
-    /// Waits until the client has read enough of what it was told: fewer than `frames` wait.
+    /// Waits until the client has read enough of what it was told: fewer than `frames` wait. Waits no
+    /// longer when nobody reads any more.
     pub async fn has_room(&self, frames: usize) {
         // A wake-up between the look and the wait is kept by the notify for the wait.
-        while self.unread.count.load(Ordering::Relaxed) >= frames {
+        while self.unread.count.load(Ordering::Relaxed) >= frames && !self.outbox.is_closed() {
             self.unread.fewer.notified().await;
         }
     }
@@ -314,6 +315,13 @@ impl Events {
     /// The next event; `None` when the engine has gone.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.inbox.close();
+        self.unread.fewer.notify_one();
     }
 }
 

@@ -207,11 +207,15 @@ impl<D: Dialect> Reader<D> {
         let mut ended = pin!(link.session().ended());
         let mut frame = 1;
         loop {
-            link.has_room().await;
+            // A client that does not read is not read from, and is not heard for as long.
+            let next = async {
+                link.has_room().await;
+                self.frames.message().await
+            };
             let request = tokio::select! {
                 biased;
                 () = &mut ended => return,
-                request = self.frames.message() => request,
+                request = next => request,
                 () = &mut alarm => {
                     if clock.now() >= heard.after(silence) {
                         return link.end(Error::HeartbeatMissed(silence));
