@@ -332,6 +332,15 @@ fn target(
 
 /// What to list, if the caller may. Without a filter: all that the caller may see.
 fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
+    match &asked {
+        Some(Asked::ChannelId(channel)) => convert::check_id("channel_id", channel)?,
+        Some(Asked::BotId(bot)) => convert::check_id("bot_id", bot)?,
+        Some(Asked::User(user)) => {
+            convert::check_id("user.channel_id", &user.channel_id)?;
+            convert::check_id("user.user_id", &user.user_id)?;
+        }
+        None => {}
+    }
     let filter = match asked {
         Some(Asked::ChannelId(channel)) => Filter::Channel(ChannelId::from(channel)),
         Some(Asked::BotId(bot)) => Filter::Bot(BotId::from(bot)),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::activity::validate;
 use crate::clock::Timestamp;
 use crate::engine::log::Entry;
 use crate::engine::session::{self, Outcome};
@@ -23,13 +24,19 @@ pub(super) fn key(
     if name.channel_id.is_empty() || name.conversation_id.is_empty() {
         return Err(missing("needs `channel_id` and `conversation_id`"));
     }
-    // Ids are parts of keys, where NUL ends a part.
-    if name.channel_id.contains('\0') || name.conversation_id.contains('\0') {
-        return Err(missing("has a control character"));
-    }
+    check_id(field, &name.channel_id)?;
+    check_id(field, &name.conversation_id)?;
     Ok(ConversationKey {
         channel: ChannelId::from(name.channel_id),
         conversation: ConversationId::from(name.conversation_id),
+    })
+}
+
+/// An id that something may have: ids are parts of keys, where NUL ends a part.
+pub(super) fn check_id(field: &'static str, id: &str) -> Result<(), Failure> {
+    validate::id(field, id).map_err(|invalid| Failure::RequestInvalid {
+        field,
+        problem: invalid.problem.to_string(),
     })
 }
 
