@@ -33,7 +33,7 @@ pub(crate) use bot::{Bot, place_of, said};
 pub(crate) use store::Kept;
 pub(crate) use user::User;
 pub(crate) use watcher::Watcher;
-pub(crate) use wire::{Wire, reason, refused};
+pub(crate) use wire::{Wire, refused};
 
 /// How long anything may take. A limit for a broken gateway, not a measure of a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -266,11 +266,6 @@ impl Gateway {
     /// Where everything is kept.
     pub(crate) fn kept(&self) -> &Kept {
         &self.kept
-    }
-
-    /// Changes the configuration for the next start.
-    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
-        change(&mut self.config);
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -119,7 +119,7 @@ impl Replica {
         {
             let mut seen = self.seen.lock().expect("nobody panics with it");
             seen.delivered += 1;
-            if seen.delivered % DELIVERIES_PER_SECOND == 0 {
+            if seen.delivered.is_multiple_of(DELIVERIES_PER_SECOND) {
                 self.gateway.clock.advance(seconds(1));
             }
             // One that was handed over before it was finished may well be read after.
