@@ -84,7 +84,7 @@ impl Sequence {
     /// Before the first activity.
     pub const START: Self = Self(0);
 
-    /// The position after this one.
+    /// The position after this one; the last there can be stays.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))

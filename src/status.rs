@@ -14,6 +14,9 @@ use crate::engine::{Error, FrameError};
 use crate::proto::v1;
 use crate::{activity, auth};
 
+/// Longest message of a status, in bytes: it travels in a header, and may quote what the caller sent.
+const MESSAGE_BYTES: usize = 1_024;
+
 /// The domain of every reason.
 pub const DOMAIN: &str = "turnwire";
 
@@ -283,15 +286,19 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         failure.note();
         let row = failure.row();
+        let mut message = failure.to_string();
+        let cut = (0..=MESSAGE_BYTES.min(message.len())).rev();
+        let cut = { cut }.find(|end| message.is_char_boundary(*end));
+        message.truncate(cut.unwrap_or_default());
         let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, failure.metadata());
         if let Some(field) = failure.field() {
-            details.add_bad_request_violation(field, failure.to_string());
+            details.add_bad_request_violation(field, message.clone());
         }
         if row.retry == v1::Retry::Later {
             const SOON: Duration = Duration::from_secs(1);
             details.set_retry_info(Some(SOON));
         }
-        Self::with_error_details(row.code, failure.to_string(), details)
+        Self::with_error_details(row.code, message, details)
     }
 }
 

@@ -29,14 +29,16 @@ use turnwire::store::Memory;
 
 pub(crate) use activities::{message, padded, text};
 pub(crate) use adapter::Adapter;
-pub(crate) use bot::{Bot, said};
+pub(crate) use bot::{Bot, place_of, said};
 pub(crate) use store::Kept;
 pub(crate) use user::User;
 pub(crate) use watcher::Watcher;
-pub(crate) use wire::{Wire, reason, refused};
+pub(crate) use wire::{Wire, refused};
 
 /// How long anything may take. A limit for a broken gateway, not a measure of a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The gateway of a test that does not say otherwise.
 const CONFIG: &str = r#"
@@ -150,11 +152,12 @@ struct Running {
 }
 
 impl Gateway {
-    /// A gateway to be changed before it starts: no heartbeats are missed however far a test moves
+    /// A gateway to be changed before it starts: no heartbeat and no Hello is late however far a test moves
     /// the clock, and shutdown waits for nobody.
     pub(crate) fn setup() -> Setup {
         let mut config = parse(CONFIG);
-        config.limits.heartbeat_interval = Duration::from_secs(365 * 24 * 3600);
+        config.limits.heartbeat_interval = YEAR;
+        config.limits.hello_timeout = YEAR;
         config.limits.shutdown_grace = Duration::ZERO;
         Setup {
             config,
@@ -266,11 +269,6 @@ impl Gateway {
     /// Where everything is kept.
     pub(crate) fn kept(&self) -> &Kept {
         &self.kept
-    }
-
-    /// Changes the configuration for the next start.
-    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
-        change(&mut self.config);
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

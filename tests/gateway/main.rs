@@ -3,6 +3,7 @@
 //! One file a promise, and each test's name is a rule. Time stands still until a test moves it.
 
 mod harness;
+
 mod promise_01_order;
 mod promise_02_at_least_once;
 mod promise_03_fence;
@@ -11,3 +12,10 @@ mod promise_07_credit;
 mod promise_09_idempotent_sends;
 mod promise_10_backlog;
 mod promise_11_slow_is_not_lost;
+mod promise_all_under_chaos;
+
+mod access;
+mod bad_input;
+mod channel;
+mod conversations;
+mod operations;

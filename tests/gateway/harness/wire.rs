@@ -70,7 +70,7 @@ impl Wire {
 }
 
 /// The stable reason in a status.
-pub(crate) fn reason(status: &Status) -> String {
+pub(super) fn reason(status: &Status) -> String {
     let info = status.get_details_error_info();
     let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "turnwire");
