@@ -285,6 +285,13 @@ impl Subscription {
         if self.cursor.finished.next() >= first {
             return;
         }
+        if let Some(next) = self.waiting.front()
+            && next.sequence >= first
+        {
+            // Nothing of what was removed was for this subscriber, so nothing else changes.
+            self.cursor.finished = next.sequence.previous();
+            return;
+        }
         debug_assert!(self.held().is_none(), "what is held is kept");
         while let Some(entry) = self.waiting.front()
             && entry.sequence < first
@@ -292,12 +299,12 @@ impl Subscription {
             self.waiting_bytes -= entry.activity.len();
             self.waiting.pop_front();
         }
+        self.known_to = self.known_to.max(first.previous());
         self.cursor = Cursor {
-            finished: first.previous(),
+            finished: self.all_before_the_next(),
             attempts: 0,
             after_gap: true,
         };
-        self.known_to = self.known_to.max(first.previous());
         self.state = State::Ready;
     }
 
@@ -306,12 +313,17 @@ impl Subscription {
         let done = done.expect("what is finished or skipped was waiting");
         self.waiting_bytes -= done.activity.len();
         self.cursor.attempts = 0;
-        self.cursor.finished = match self.waiting.front() {
-            Some(next) => next.sequence.previous(),
-            // Nothing in between was for this subscriber.
-            None => self.known_to,
-        };
+        self.cursor.finished = self.all_before_the_next();
         self.state = State::Ready;
+    }
+
+    /// How far there is nothing left for this subscriber.
+    fn all_before_the_next(&self) -> Sequence {
+        match self.waiting.front() {
+            Some(next) => next.sequence.previous(),
+            // Nothing that it knows of waits.
+            None => self.known_to,
+        }
     }
 
     /// Goes idle when everything up to `last` is known and none of it waits.
