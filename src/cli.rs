@@ -4,6 +4,7 @@ mod address;
 mod connection;
 mod escape;
 mod exit;
+mod fresh;
 mod interrupt;
 mod json;
 mod output;

@@ -258,7 +258,7 @@ impl Engine {
                     first: followed.first,
                 });
             }
-            Start::After(sequence) => sequence.min(followed.last),
+            Start::After(sequence) => sequence,
         };
         let store = Arc::clone(&self.inner.shared.store);
         Ok(Follower::new(

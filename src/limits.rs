@@ -59,7 +59,8 @@ pub struct Limits {
     pub log_retention: Duration,
     /// How long results of keyed appends are kept, at least. Default 24 h.
     pub idempotency_retention: Duration,
-    /// Free bytes on the store's disk below which appends are refused. Default 64 MiB.
+    /// Free bytes on the store's disk below which appends are refused. Default 256 MiB: what the store
+    /// may still have to write of what it has taken.
     pub disk_reserve_bytes: u64,
     /// How long shutdown waits for work in flight. Default 10 s.
     pub shutdown_grace: Duration,
@@ -97,7 +98,7 @@ impl Default for Limits {
             conversations_idle: 10_000,
             log_retention: 7 * 24 * HOUR,
             idempotency_retention: 24 * HOUR,
-            disk_reserve_bytes: 64 * MIB as u64,
+            disk_reserve_bytes: 256 * MIB as u64,
             shutdown_grace: Duration::from_secs(10),
         }
     }

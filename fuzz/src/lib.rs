@@ -2,21 +2,33 @@
 //! runs try it too.
 
 use prost::Message;
+use prost_types::Value;
+use prost_types::value::Kind;
 use turnwire::activity::{self, Outline, Stamp, json};
 use turnwire::clock::Timestamp;
-use turnwire::engine::limits::Limits;
+use turnwire::limits::Limits;
 use turnwire::proto::v1::{
     Activity, AttachRequest, ConversationAccount, SubscribeRequest, attach_request,
     subscribe_request,
 };
 
-/// Reads the bytes as a JSON activity. What can be read is written, and reads back as the same.
+/// Reads the bytes as a JSON activity. Every object is one; it is written without loss, and reads
+/// back as the same.
 pub fn activity_json(bytes: &[u8]) {
-    let Ok(activity) = json::decode::<Activity>(bytes) else {
-        return;
-    };
-    let again = json::decode(json::to_string(&activity));
-    assert_eq!(again.ok().as_ref(), Some(&activity));
+    let open = json::decode::<Value>(bytes).ok();
+    let is_object = matches!(
+        open,
+        Some(Value {
+            kind: Some(Kind::StructValue(_))
+        })
+    );
+    let activity = json::decode::<Activity>(bytes);
+    assert_eq!(activity.is_ok(), is_object);
+    let Ok(activity) = activity else { return };
+
+    let text = json::to_string(&activity);
+    assert_eq!(json::decode(&text).ok(), open);
+    assert_eq!(json::decode(&text).ok().as_ref(), Some(&activity));
     draft(activity);
 }
 
@@ -71,6 +83,7 @@ fn draft(activity: Activity) {
         json::check(&finished).expect("a finished draft keeps the rules");
         let text = json::to_string(&finished);
         let again: Activity = json::decode(&text).expect("JSON of ours is JSON");
+        json::check(&again).expect("its JSON has every member in its field");
         assert_eq!(json::to_string(&again), text);
     }
 }

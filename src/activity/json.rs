@@ -1,8 +1,9 @@
 //! The one border between JSON text and the protobuf activity, both ways.
 //!
 //! No member is lost: what no typed field can hold goes to `unknown_members` and comes back from
-//! there (the head of `activity.proto` has the rule). Names are camelCase and case-sensitive
-//! (A2002). Numbers are IEEE doubles, as in JavaScript. The order of members is not kept.
+//! there (the head of `activity.proto` has the rule), also a known member of a wrong JSON type.
+//! To refuse that is a rule, and [`check`] has it. Names are camelCase and case-sensitive (A2002).
+//! Numbers are IEEE doubles, as in JavaScript. The order of members is not kept.
 //!
 //! Which JSON name is which field stands in `json/table.rs`, once for both directions.
 
@@ -26,25 +27,20 @@ pub const NESTING: usize = 90;
 
 /// A protobuf type that is read from JSON and written as JSON.
 pub trait Json: Sized {
-    /// Whether JSON's `null` is a value of this type, and not the same as an absent member.
-    const HOLDS_NULL: bool = false;
-
     /// Takes what it is from a JSON value.
     ///
     /// Recurses as deep as the value; [`decode`] and [`decode_value`] bound that.
     ///
     /// # Errors
     ///
-    /// A known member has a wrong JSON type.
-    fn from_json(value: serde_json::Value) -> Result<Self, Misfit>;
+    /// The value itself has a wrong JSON type. Members of an object never have: they are carried.
+    fn from_json(value: &serde_json::Value) -> Result<Self, Problem>;
 
     /// Writes it as a JSON value.
     fn to_json(&self) -> serde_json::Value;
 
-    /// Checks that it fits into `room` levels of messages, and that JSON can say it: numbers are
-    /// finite, and `unknown_members` holds nothing that belongs in a field of its own.
-    ///
-    /// What [`decode`] made has only the nesting to fear; what came as protobuf, all three.
+    /// Checks that it fits into `room` levels of messages, that JSON can say it, and that no known
+    /// member is in `unknown_members`, except as `null` or as an empty list.
     ///
     /// # Errors
     ///
@@ -52,21 +48,21 @@ pub trait Json: Sized {
     fn check(&self, room: usize) -> Result<(), Misfit>;
 }
 
-/// Why a text is not a document of the activity protocol.
+/// Why a text cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text is not JSON, or nests too deeply.
     #[error("not a JSON document: {0}")]
     Syntax(#[from] serde_json::Error),
-    /// It is JSON, but not of the right shape.
+    /// It is JSON, but of a wrong type, as an array is where an object must be.
     #[error(transparent)]
-    Misfit(#[from] Misfit),
+    Problem(#[from] Problem),
 }
 
 /// Where a document has a wrong shape, and in what way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// The member, as in `attachments[2].contentType`; empty for the document itself. Never goes
+    /// The member, as in `attachments[2].contentType`; empty for the message itself. Never goes
     /// into open content, whose names are the sender's.
     pub path: String,
     /// What is wrong with it.
@@ -90,7 +86,7 @@ pub enum Problem {
     /// A number is infinite, or none at all; JSON has no such numbers.
     #[error("holds a number that is not finite")]
     NotFinite,
-    /// `unknown_members` has a value for a member that has a field of its own.
+    /// `unknown_members` has a value that a field of its own could hold. Only protobuf can say so.
     #[error("belongs in its own field, not in `unknown_members`")]
     Misplaced,
 }
@@ -133,19 +129,19 @@ impl Misfit {
 ///
 /// # Errors
 ///
-/// The text is not JSON, nests too deeply, or has a known member of a wrong type.
+/// The text is not JSON, nests too deeply, or is of another JSON type than `M`.
 pub fn decode<M: Json>(text: impl AsRef<[u8]>) -> Result<M, Error> {
-    Ok(M::from_json(serde_json::from_slice(text.as_ref())?)?)
+    Ok(M::from_json(&serde_json::from_slice(text.as_ref())?)?)
 }
 
 /// Reads a JSON value.
 ///
 /// # Errors
 ///
-/// The value nests too deeply, or has a known member of a wrong type.
-pub fn decode_value<M: Json>(value: serde_json::Value) -> Result<M, Misfit> {
-    if !nests_within(&value, JSON_NESTING) {
-        return Err(Problem::TooDeep.into());
+/// The value nests too deeply, or is of another JSON type than `M`.
+pub fn decode_value<M: Json>(value: &serde_json::Value) -> Result<M, Problem> {
+    if !nests_within(value, JSON_NESTING) {
+        return Err(Problem::TooDeep);
     }
     M::from_json(value)
 }
@@ -163,11 +159,12 @@ pub fn to_string<M: Json>(message: &M) -> String {
     message.to_json().to_string()
 }
 
-/// Checks an activity that came as protobuf; [`Json::check`] has the rules.
+/// Checks the shape of an activity; [`Json::check`] has the rules.
 ///
 /// # Errors
 ///
-/// It nests deeper than [`NESTING`], or says something that JSON cannot.
+/// It nests deeper than [`NESTING`], says something that JSON cannot, or has a known member of a
+/// wrong type or in the wrong place.
 pub fn check(activity: &Activity) -> Result<(), Misfit> {
     activity.check(NESTING)
 }

@@ -67,7 +67,7 @@ mod tests {
     use crate::activity::json;
 
     fn read<M: json::Json>(document: Value) -> M {
-        json::decode_value(document).expect("a well-formed document")
+        json::decode_value(&document).expect("a well-formed document")
     }
 
     fn received(kind: &str, channel: &str) -> Activity {

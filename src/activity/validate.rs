@@ -61,7 +61,7 @@ pub enum Problem {
     /// It has more than [`MEMBERS`].
     #[error("has {0} accounts, more than {MEMBERS}")]
     TooMany(usize),
-    /// JSON could not say it.
+    /// It has a wrong type, or JSON could not say it.
     #[error("{0}")]
     Shape(#[from] json::Problem),
 }

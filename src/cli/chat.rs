@@ -15,6 +15,7 @@ use turnwire_client::proto::{Activity, Author, ChannelAccount, ConversationName,
 use turnwire_client::{Client, Code};
 
 use super::connection::Connection;
+use super::fresh;
 use lines::Lines;
 use screen::Screen;
 
@@ -56,13 +57,13 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     let client = connection.open().await?;
     let conversation_id = args
         .conversation
-        .unwrap_or_else(|| format!("chat-{:08x}", rand::random::<u32>()));
+        .unwrap_or_else(|| format!("chat-{}", fresh::id()));
     let user = User {
         client,
         conversation: ConversationName::new(args.channel, conversation_id),
         name: args.user,
         // Ids tell this run's posts from those of another that goes on with the conversation.
-        run: rand::random(),
+        run: fresh::id(),
         posted: 0,
     };
     let mut lines = Lines::of_stdin();
@@ -76,7 +77,7 @@ struct User {
     client: Client,
     conversation: ConversationName,
     name: String,
-    run: u32,
+    run: String,
     posted: u64,
 }
 
@@ -163,7 +164,7 @@ impl User {
     /// Posts an activity and returns its id.
     async fn post(&mut self, activity: Activity) -> anyhow::Result<String> {
         self.posted += 1;
-        let id = format!("{:08x}-{}", self.run, self.posted);
+        let id = format!("{}-{}", self.run, self.posted);
         let activity = activity
             .with_id(&id)
             .from_account(self.account())

@@ -7,6 +7,7 @@ use turnwire_client::Code;
 
 use super::escape;
 use super::output::OutputClosed;
+use crate::config;
 
 /// The gateway refused, or something else failed.
 const FAILED: u8 = 1;
@@ -41,7 +42,9 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(INTERRUPTED);
     }
-    eprintln!("error: {}", escape::line(&describe(error)));
+    for line in lines(error) {
+        eprintln!("error: {}", escape::line(&line));
+    }
     ExitCode::from(code(error))
 }
 
@@ -52,6 +55,17 @@ fn code(error: &anyhow::Error) -> u8 {
         UNREACHABLE
     } else {
         FAILED
+    }
+}
+
+/// One line, except for a configuration: everything that is wrong with it has a line of its own.
+fn lines(error: &anyhow::Error) -> Vec<String> {
+    let config = error.downcast_ref::<config::Error>();
+    let problems = config.map(config::Error::problems).unwrap_or_default();
+    if problems.is_empty() {
+        vec![describe(error)]
+    } else {
+        problems.iter().map(ToString::to_string).collect()
     }
 }
 

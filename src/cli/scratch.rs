@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::fresh;
+
 /// A fresh folder, removed with everything in it when dropped.
 #[derive(Debug)]
 pub(super) struct Scratch(PathBuf);
@@ -12,7 +14,7 @@ impl Scratch {
     /// Makes one in `parent`, or where the system keeps such folders. Nobody else may read it.
     pub(super) fn new(parent: Option<&Path>, purpose: &str) -> anyhow::Result<Self> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let path = parent.join(format!("turnwire-{purpose}-{:016x}", rand::random::<u64>()));
+        let path = parent.join(format!("turnwire-{purpose}-{}", fresh::id()));
         let mut builder = std::fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -151,7 +151,7 @@ fn tell_result(reply: Reply, result: Result<Appended, Error>) {
                 Err(Error::DeliveryUnknown(_)) => Err(Outcome::Unknown),
                 Err(error) => return refuse(&session, frame, error, client_id, cites),
             };
-            session.tell(Event::Sent(Sent { client_id, result }));
+            session.tell(Event::Sent(Sent { frame, client_id, result }));
         }
         (
             Reply::Post {

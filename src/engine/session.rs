@@ -115,6 +115,8 @@ pub struct Appended {
 /// What became of a send.
 #[derive(Debug)]
 pub struct Sent {
+    /// Which frame of the stream, from 1.
+    pub frame: u64,
     /// The client's key.
     pub client_id: String,
     /// Where it was appended, or why it was not taken.

@@ -183,6 +183,7 @@ impl Dialect for Bot {
                     outcome: outcome as i32,
                     appended: appended.map(convert::appended),
                     repeated_send: appended.is_some_and(|appended| appended.repeated),
+                    frame: sent.frame,
                 })
             }
             Event::Drain {

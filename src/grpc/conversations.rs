@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::access::{caller, require};
 use super::{convert, page};
 use crate::auth::Principal;
-use crate::clock::{Clock, Sleep};
+use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
 use crate::engine::{Conversation, Engine, Error, Filter, Follower, ListPosition, Start};
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
@@ -242,39 +242,39 @@ struct Watch {
     engine: Engine,
     /// Read and not sent yet.
     ready: VecDeque<Arc<Entry>>,
-    /// When an idle watcher is told where it stands.
-    report: Sleep,
+    /// When the watcher was last told something.
+    told: Timestamp,
+    /// Armed again only when it rings, so that an activity costs no timer.
+    alarm: Sleep,
     ended: bool,
 }
 
 impl Watch {
     fn new(follower: Follower, engine: Engine) -> Self {
         engine.metrics().watchers.inc();
-        let report = Self::next_report(&engine);
-        Self {
-            follower,
-            engine,
-            ready: VecDeque::new(),
-            report,
-            ended: false,
-        }
+        let told = engine.clock().now();
+        let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
+        Self { follower, engine, ready: VecDeque::new(), told, alarm, ended: false }
     }
 
-    fn next_report(engine: &Engine) -> Sleep {
-        let clock: &Arc<dyn Clock> = engine.clock();
-        clock.sleep_until(clock.now().after(engine.limits().watch_report_interval))
+    /// When a watcher that hears nothing more is told where it stands.
+    fn report_at(engine: &Engine, told: Timestamp) -> Timestamp {
+        told.after(engine.limits().watch_report_interval)
     }
 
     /// The next step; `None` after an error.
     async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
-        if self.ended {
-            return None;
-        }
-        if self.ready.is_empty() {
+        while !self.ended {
+            if let Some(entry) = self.ready.pop_front() {
+                return Some(Ok(step(Step::Entry(convert::entry(&entry)))));
+            }
             tokio::select! {
                 biased;
                 entries = self.follower.next() => match entries {
-                    Ok(entries) => self.ready.extend(entries),
+                    Ok(entries) => {
+                        self.ready.extend(entries);
+                        self.told = self.engine.clock().now();
+                    }
                     Err(error) => {
                         self.ended = true;
                         let going = self.engine.is_draining();
@@ -282,19 +282,29 @@ impl Watch {
                         return Some(Err(Failure::from(error).into()));
                     }
                 },
-                () = &mut self.report => {}
+                () = &mut self.alarm => {
+                    let now = self.engine.clock().now();
+                    let is_idle = now >= Self::report_at(&self.engine, self.told);
+                    if is_idle {
+                        self.told = now;
+                    }
+                    let next = Self::report_at(&self.engine, self.told);
+                    self.alarm = self.engine.clock().sleep_until(next);
+                    if is_idle {
+                        return Some(Ok(step(Step::Position(v1::Position {
+                            sequence: self.follower.position().0,
+                            time: Some(convert::timestamp(now)),
+                        }))));
+                    }
+                }
             }
-            self.report = Self::next_report(&self.engine);
         }
-        let step = match self.ready.pop_front() {
-            Some(entry) => Step::Entry(convert::entry(&entry)),
-            None => Step::Position(v1::Position {
-                sequence: self.follower.position().0,
-                time: Some(convert::timestamp(self.engine.clock().now())),
-            }),
-        };
-        Some(Ok(WatchConversationResponse { step: Some(step) }))
+        None
     }
+}
+
+fn step(step: Step) -> WatchConversationResponse {
+    WatchConversationResponse { step: Some(step) }
 }
 
 impl Drop for Watch {

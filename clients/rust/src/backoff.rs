@@ -26,7 +26,7 @@ impl Backoff {
 
     /// Counts a failure and says how long to wait now.
     pub fn next_delay(&mut self) -> Duration {
-        let delay = self.delay(rand::random::<f64>());
+        let delay = self.delay(crate::random::fraction());
         self.failures = self.failures.saturating_add(1);
         delay
     }

@@ -13,6 +13,9 @@ mod session;
 mod stream;
 mod turn;
 
+#[cfg(test)]
+mod tests;
+
 pub use builder::{Bot, BotBuilder};
 pub use stream::{BotReceiver, BotSender, BotStream};
 pub use turn::{Reply, Turn, TurnError};

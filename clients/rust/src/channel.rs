@@ -8,6 +8,9 @@ mod attachment;
 mod outbound;
 mod stream;
 
+#[cfg(test)]
+mod tests;
+
 pub use attachment::{Attachment, AttachmentOptions};
 pub use outbound::{OutboundActivity, Outbounds};
 pub use stream::{ChannelReceiver, ChannelSender, ChannelStream};

@@ -7,10 +7,14 @@ pub mod backoff;
 mod connect;
 mod error;
 pub mod frames;
+mod random;
 
 pub mod bot;
 pub mod channel;
 pub mod conversations;
+
+#[cfg(test)]
+mod stage;
 
 pub use connect::{Client, ClientOptions, Token};
 pub use error::{Error, Refusal};

@@ -10,7 +10,7 @@ type Author = fn(Activity, &Limits) -> Result<Draft, Error>;
 const TIME: Timestamp = Timestamp(1_769_860_800_000);
 
 fn read<M: json::Json>(document: Value) -> M {
-    json::decode_value(document).expect("a well-formed document")
+    json::decode_value(&document).expect("a well-formed document")
 }
 
 fn drafted(author: Author, document: Value) -> Draft {

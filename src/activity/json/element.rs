@@ -2,7 +2,7 @@
 
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
-use serde_json::Value as JsonValue;
+use serde_json::{Map, Value as JsonValue};
 
 use super::{Json, Misfit, Problem};
 
@@ -10,7 +10,7 @@ use super::{Json, Misfit, Problem};
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Says that `value` is not what was expected.
-pub(super) fn mismatch(expected: &'static str, value: &JsonValue) -> Misfit {
+pub(super) fn mismatch(expected: &'static str, value: &JsonValue) -> Problem {
     let found = match value {
         JsonValue::Null => "null",
         JsonValue::Bool(_) => "a boolean",
@@ -19,7 +19,33 @@ pub(super) fn mismatch(expected: &'static str, value: &JsonValue) -> Misfit {
         JsonValue::Array(_) => "an array",
         JsonValue::Object(_) => "an object",
     };
-    Problem::Type { expected, found }.into()
+    Problem::Type { expected, found }
+}
+
+/// Carries any JSON value as it is.
+pub(super) fn open(value: &JsonValue) -> Value {
+    let kind = match value {
+        JsonValue::Null => Kind::NullValue(0),
+        JsonValue::Bool(flag) => Kind::BoolValue(*flag),
+        // Adding zero makes zero of `-0`, which JavaScript prints as `0` too. Every number of
+        // `serde_json` is a double, unless another crate turns on its arbitrary precision.
+        JsonValue::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN) + 0.0),
+        JsonValue::String(text) => Kind::StringValue(text.clone()),
+        JsonValue::Array(items) => {
+            let values = items.iter().map(open).collect();
+            Kind::ListValue(ListValue { values })
+        }
+        JsonValue::Object(members) => Kind::StructValue(open_object(members)),
+    };
+    Value { kind: Some(kind) }
+}
+
+fn open_object(members: &Map<String, JsonValue>) -> Struct {
+    let fields = members.iter();
+    let fields = fields.map(|(name, value)| (name.clone(), open(value)));
+    Struct {
+        fields: fields.collect(),
+    }
 }
 
 /// What is left of `room` after `levels` of messages.
@@ -29,11 +55,9 @@ pub(super) fn descend(room: usize, levels: usize) -> Result<usize, Misfit> {
 }
 
 impl Json for String {
-    fn from_json(value: JsonValue) -> Result<Self, Misfit> {
-        match value {
-            JsonValue::String(text) => Ok(text),
-            other => Err(mismatch("a string", &other)),
-        }
+    fn from_json(value: &JsonValue) -> Result<Self, Problem> {
+        let text = value.as_str().ok_or_else(|| mismatch("a string", value))?;
+        Ok(text.to_owned())
     }
 
     fn to_json(&self) -> JsonValue {
@@ -46,8 +70,8 @@ impl Json for String {
 }
 
 impl Json for bool {
-    fn from_json(value: JsonValue) -> Result<Self, Misfit> {
-        value.as_bool().ok_or_else(|| mismatch("a boolean", &value))
+    fn from_json(value: &JsonValue) -> Result<Self, Problem> {
+        value.as_bool().ok_or_else(|| mismatch("a boolean", value))
     }
 
     fn to_json(&self) -> JsonValue {
@@ -60,14 +84,14 @@ impl Json for bool {
 }
 
 impl Json for i32 {
-    fn from_json(value: JsonValue) -> Result<Self, Misfit> {
+    fn from_json(value: &JsonValue) -> Result<Self, Problem> {
         // Through the double, because `1.0` is an integer in JavaScript.
         value
             .as_f64()
             .filter(|number| number.fract() == 0.0)
             .filter(|number| (f64::from(Self::MIN)..=f64::from(Self::MAX)).contains(number))
             .map(|number| number as Self)
-            .ok_or_else(|| mismatch("a 32-bit integer", &value))
+            .ok_or_else(|| mismatch("a 32-bit integer", value))
     }
 
     fn to_json(&self) -> JsonValue {
@@ -80,15 +104,10 @@ impl Json for i32 {
 }
 
 impl Json for Struct {
-    fn from_json(value: JsonValue) -> Result<Self, Misfit> {
-        let JsonValue::Object(members) = value else {
-            return Err(mismatch("an object", &value));
-        };
-        let fields = members
-            .into_iter()
-            .map(|(name, value)| Ok((name, Value::from_json(value)?)))
-            .collect::<Result<_, Misfit>>()?;
-        Ok(Self { fields })
+    fn from_json(value: &JsonValue) -> Result<Self, Problem> {
+        let members = value.as_object();
+        let members = members.ok_or_else(|| mismatch("an object", value))?;
+        Ok(open_object(members))
     }
 
     fn to_json(&self) -> JsonValue {
@@ -110,25 +129,8 @@ impl Json for Struct {
 }
 
 impl Json for Value {
-    const HOLDS_NULL: bool = true;
-
-    fn from_json(value: JsonValue) -> Result<Self, Misfit> {
-        let kind = match value {
-            JsonValue::Null => Kind::NullValue(0),
-            JsonValue::Bool(flag) => Kind::BoolValue(flag),
-            // Adding zero makes zero of `-0`, which JavaScript prints as `0` too.
-            JsonValue::Number(number) => {
-                Kind::NumberValue(number.as_f64().ok_or(Problem::NotFinite)? + 0.0)
-            }
-            JsonValue::String(text) => Kind::StringValue(text),
-            JsonValue::Array(items) => {
-                let values = items.into_iter().map(Self::from_json);
-                let values = values.collect::<Result<_, _>>()?;
-                Kind::ListValue(ListValue { values })
-            }
-            object @ JsonValue::Object(_) => Kind::StructValue(Struct::from_json(object)?),
-        };
-        Ok(Self { kind: Some(kind) })
+    fn from_json(value: &JsonValue) -> Result<Self, Problem> {
+        Ok(open(value))
     }
 
     fn to_json(&self) -> JsonValue {

@@ -6,7 +6,7 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use serde_json::{Map, Value as JsonValue};
 
-use super::element::{descend, mismatch};
+use super::element::{descend, mismatch, open};
 use super::{Json, Misfit, Problem};
 use crate::proto::v1::{
     Activity, Attachment, CardAction, ChannelAccount, ConversationAccount, ConversationReference,
@@ -18,22 +18,18 @@ use crate::proto::v1::{
 macro_rules! message {
     ($message:ident { $($name:literal = $field:ident,)* }) => {
         impl Json for $message {
-            fn from_json(value: JsonValue) -> Result<Self, Misfit> {
-                let JsonValue::Object(members) = value else {
-                    return Err(mismatch("an object", &value));
-                };
+            fn from_json(value: &JsonValue) -> Result<Self, Problem> {
+                let members = value.as_object();
+                let members = members.ok_or_else(|| mismatch("an object", value))?;
                 let mut message = Self::default();
                 let mut unknown = BTreeMap::new();
                 for (name, value) in members {
-                    let left = match name.as_str() {
-                        $($name => message
-                            .$field
-                            .take_json(value)
-                            .map_err(|misfit| misfit.in_member($name))?,)*
-                        _ => Some(value),
+                    let taken = match name.as_str() {
+                        $($name => message.$field.take_json(value).unwrap_or(false),)*
+                        _ => false,
                     };
-                    if let Some(value) = left {
-                        unknown.insert(name, Value::from_json(value)?);
+                    if !taken {
+                        unknown.insert(name.clone(), open(value));
                     }
                 }
                 if !unknown.is_empty() {
@@ -64,10 +60,8 @@ macro_rules! message {
                     return Ok(());
                 };
                 unknown.check(room).map_err(|misfit| misfit.in_member("unknown_members"))?;
-                $(if let Some(value) = unknown.fields.get($name)
-                    && !$field.leaves(value)
-                {
-                    return Err(Misfit::from(Problem::Misplaced).in_member($name));
+                $(if let Some(value) = unknown.fields.get($name) {
+                    $field.check_unknown(value).map_err(|misfit| misfit.in_member($name))?;
                 })*
                 Ok(())
             }
@@ -79,6 +73,12 @@ macro_rules! message {
                 super::generate::object(vec![
                     $(($name, super::generate::member(|message: &Self| &message.$field)),)*
                 ])
+            }
+
+            fn misfits() -> Option<proptest::strategy::BoxedStrategy<super::generate::Spoilt>> {
+                Some(super::generate::spoilt_object(Self::documents(), vec![
+                    $(($name, super::generate::spoilt_member(|message: &Self| &message.$field)),)*
+                ]))
             }
         }
     };
@@ -229,35 +229,44 @@ message! {
 }
 
 /// A field of a message: one value that may be absent, or a list.
-trait Member {
-    /// Takes the value of the member; gives it back when only `unknown_members` can hold it.
-    fn take_json(&mut self, value: JsonValue) -> Result<Option<JsonValue>, Misfit>;
+trait Member: Default {
+    /// Takes the value of the member. Says whether the field shows that: an empty list does not.
+    ///
+    /// # Errors
+    ///
+    /// The value, or an item of the list, has a wrong JSON type. Nothing is taken then.
+    fn take_json(&mut self, value: &JsonValue) -> Result<bool, Misfit>;
 
     /// The value of the member, if the field is set.
     fn give_json(&self) -> Option<JsonValue>;
 
-    /// Whether [`take_json`](Self::take_json) gives this value back.
-    fn leaves(&self, value: &Value) -> bool;
-
     /// See [`Json::check`].
     fn check(&self, room: usize) -> Result<(), Misfit>;
+
+    /// Checks what `unknown_members` has under this member's name. Recurses as deep as the value.
+    ///
+    /// # Errors
+    ///
+    /// It is neither `null` nor an empty list: it has a wrong type, or belongs in the field.
+    fn check_unknown(&self, value: &Value) -> Result<(), Misfit> {
+        if let None | Some(Kind::NullValue(_)) = value.kind {
+            return Ok(());
+        }
+        if Self::default().take_json(&value.to_json())? {
+            return Err(Problem::Misplaced.into());
+        }
+        Ok(())
+    }
 }
 
 impl<E: Json> Member for Option<E> {
-    fn take_json(&mut self, value: JsonValue) -> Result<Option<JsonValue>, Misfit> {
-        if value.is_null() && !E::HOLDS_NULL {
-            return Ok(Some(value));
-        }
+    fn take_json(&mut self, value: &JsonValue) -> Result<bool, Misfit> {
         *self = Some(E::from_json(value)?);
-        Ok(None)
+        Ok(true)
     }
 
     fn give_json(&self) -> Option<JsonValue> {
         self.as_ref().map(E::to_json)
-    }
-
-    fn leaves(&self, value: &Value) -> bool {
-        matches!(value.kind, None | Some(Kind::NullValue(_)))
     }
 
     fn check(&self, room: usize) -> Result<(), Misfit> {
@@ -266,30 +275,21 @@ impl<E: Json> Member for Option<E> {
 }
 
 impl<E: Json> Member for Vec<E> {
-    fn take_json(&mut self, value: JsonValue) -> Result<Option<JsonValue>, Misfit> {
-        let items = match value {
-            JsonValue::Array(items) if !items.is_empty() => items,
-            empty @ (JsonValue::Null | JsonValue::Array(_)) => return Ok(Some(empty)),
-            other => return Err(mismatch("an array", &other)),
-        };
+    fn take_json(&mut self, value: &JsonValue) -> Result<bool, Misfit> {
+        let items = value.as_array();
+        let items = items.ok_or_else(|| mismatch("an array", value))?;
         *self = items
-            .into_iter()
+            .iter()
             .enumerate()
-            .map(|(index, item)| E::from_json(item).map_err(|misfit| misfit.in_item(index)))
+            .map(|(index, item)| {
+                E::from_json(item).map_err(|problem| Misfit::from(problem).in_item(index))
+            })
             .collect::<Result<_, _>>()?;
-        Ok(None)
+        Ok(!self.is_empty())
     }
 
     fn give_json(&self) -> Option<JsonValue> {
         (!self.is_empty()).then(|| self.iter().map(E::to_json).collect())
-    }
-
-    fn leaves(&self, value: &Value) -> bool {
-        match &value.kind {
-            None | Some(Kind::NullValue(_)) => true,
-            Some(Kind::ListValue(list)) => list.values.is_empty(),
-            _ => false,
-        }
     }
 
     fn check(&self, room: usize) -> Result<(), Misfit> {

@@ -4,18 +4,13 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use serde_json::{Value as JsonValue, json};
 
-use super::generate::{Generate, any_json};
+use super::element::open;
+use super::generate::{Generate, any_json, spoilt_activity};
 use super::*;
 use crate::proto::v1::{ChannelAccount, ConversationReference, SuggestedActions};
 
 fn activity(document: JsonValue) -> Activity {
-    decode_value(document).expect("a well-formed document")
-}
-
-fn refusal(document: JsonValue) -> String {
-    decode_value::<Activity>(document)
-        .expect_err("a malformed document")
-        .to_string()
+    decode_value(&document).expect("an object")
 }
 
 fn number(number: f64) -> Value {
@@ -38,7 +33,7 @@ fn as_doubles(value: JsonValue) -> JsonValue {
 
 /// JSON to protobuf to bytes and all the way back.
 fn around<M: Json + Message + Default>(document: JsonValue) -> JsonValue {
-    let message: M = decode_value(document).expect("a well-formed document");
+    let message: M = decode_value(&document).expect("an object");
     let bytes = message.encode_to_vec();
     encode(&M::decode(&*bytes).expect("what prost wrote"))
 }
@@ -126,9 +121,8 @@ fn a_field_that_is_set_wins_over_an_unknown_member_of_its_name() {
 }
 
 #[test]
-fn a_wrong_type_is_refused_with_its_path() {
+fn a_wrong_type_is_carried_and_found_with_its_path() {
     for (document, message) in [
-        (json!([]), "expected an object, found an array"),
         (
             json!({"timestamp": 0}),
             "timestamp: expected a string, found a number",
@@ -144,6 +138,14 @@ fn a_wrong_type_is_refused_with_its_path() {
         (
             json!({"entities": {}}),
             "entities: expected an array, found an object",
+        ),
+        (
+            json!({"text": [], "attachments": []}),
+            "text: expected a string, found an array",
+        ),
+        (
+            json!({"attachments": [{"contentType": 1}, 2]}),
+            "attachments[1]: expected an object, found a number",
         ),
         (
             json!({"entities": ["a"]}),
@@ -166,8 +168,48 @@ fn a_wrong_type_is_refused_with_its_path() {
             "textHighlights[0].occurrence: expected a 32-bit integer, found a number",
         ),
     ] {
-        assert_eq!(refusal(document), message);
+        let activity = activity(document.clone());
+        assert_eq!(encode(&activity), document);
+        assert_eq!(check(&activity).expect_err("a misfit").to_string(), message);
     }
+}
+
+#[test]
+fn a_list_with_one_misfit_is_carried_whole() {
+    let activity = activity(json!({"listenFor": ["a", 1], "entities": [{}]}));
+    assert!(activity.listen_for.is_empty());
+    assert_eq!(activity.entities.len(), 1);
+    let unknown = activity.unknown_members.expect("unknown members");
+    let list = open(&json!(["a", 1]));
+    assert_eq!(unknown.fields, [("listenFor".to_owned(), list)].into());
+}
+
+#[test]
+fn a_document_of_a_wrong_type_is_refused() {
+    for (text, found) in [
+        ("[{}]", "an array"),
+        ("\"{}\"", "a string"),
+        ("null", "null"),
+    ] {
+        let error = decode::<Activity>(text).expect_err("no object");
+        assert_eq!(
+            error.to_string(),
+            format!("expected an object, found {found}")
+        );
+    }
+    assert!(decode::<String>("1").is_err());
+}
+
+#[test]
+fn a_misfit_counts_as_open_content_does() {
+    let arrays = |levels| (1..levels).fold(json!([]), |inner, _| json!([inner]));
+    let checked = |levels| {
+        let misfit = check(&activity(json!({"text": arrays(levels)})));
+        misfit.expect_err("a misfit").to_string()
+    };
+    // The activity, its unknown members, their entry and the outermost value leave 86 levels.
+    assert_eq!(checked(43), "text: expected a string, found an array");
+    assert_eq!(checked(44), "unknown_members: is nested too deeply");
 }
 
 #[test]
@@ -215,9 +257,9 @@ fn deep_text_is_refused_and_not_followed() {
 #[test]
 fn deep_values_are_refused_and_not_followed() {
     let deep = |levels| (1..levels).fold(json!([]), |inner, _| json!([inner]));
-    assert!(decode_value::<Value>(deep(JSON_NESTING)).is_ok());
-    let refused = decode_value::<Value>(deep(JSON_NESTING + 1));
-    assert_eq!(refused, Err(Problem::TooDeep.into()));
+    assert!(decode_value::<Value>(&deep(JSON_NESTING)).is_ok());
+    let refused = decode_value::<Value>(&deep(JSON_NESTING + 1));
+    assert_eq!(refused, Err(Problem::TooDeep));
 }
 
 #[test]
@@ -279,9 +321,8 @@ fn numbers_that_are_not_finite_are_found_anywhere() {
 #[test]
 fn unknown_members_must_not_hold_what_has_a_field() {
     let with = |name: &str, value: JsonValue| {
-        let value = decode_value(value).expect("a value");
         let unknown_members = Some(Struct {
-            fields: [(name.to_owned(), value)].into(),
+            fields: [(name.to_owned(), open(&value))].into(),
         });
         let actions = SuggestedActions {
             unknown_members,
@@ -298,12 +339,28 @@ fn unknown_members_must_not_hold_what_has_a_field() {
     let misfit = with("to", json!(["u1"])).expect_err("misplaced");
     assert_eq!(misfit.path, "suggestedActions.to");
     assert_eq!(misfit.problem, Problem::Misplaced);
+    let misfit = with("to", json!(["u1", 2])).expect_err("a misfit");
+    assert_eq!(
+        misfit.to_string(),
+        "suggestedActions.to[1]: expected a string, found a number"
+    );
 }
 
 proptest! {
     #[test]
     fn no_member_of_an_activity_is_lost(document in Activity::documents()) {
         prop_assert_eq!(check(&activity(document.clone())), Ok(()));
+        let back = around::<Activity>(document.clone());
+        prop_assert_eq!(as_doubles(back), as_doubles(document));
+    }
+
+    #[test]
+    fn a_misfit_is_carried_wherever_it_is((path, document) in spoilt_activity()) {
+        let activity = activity(document.clone());
+        let misfit = check(&activity).expect_err("a misfit");
+        prop_assert_eq!(misfit.path, path);
+        let is_type = matches!(misfit.problem, Problem::Type { .. });
+        prop_assert!(is_type, "{}", misfit.problem);
         let back = around::<Activity>(document.clone());
         prop_assert_eq!(as_doubles(back), as_doubles(document));
     }
@@ -323,8 +380,10 @@ proptest! {
 
     #[test]
     fn whatever_is_decoded_is_written_and_decoded_to_the_same(document in any_json()) {
-        if let Ok(activity) = decode_value::<Activity>(document) {
-            prop_assert_eq!(decode_value(encode(&activity)), Ok(activity));
+        let activity = decode_value::<Activity>(&document);
+        prop_assert_eq!(activity.is_ok(), document.is_object());
+        if let Ok(activity) = activity {
+            prop_assert_eq!(decode_value(&encode(&activity)), Ok(activity));
         }
     }
 
@@ -343,7 +402,7 @@ proptest! {
         let at = at.index(text.len());
         text[at] = byte;
         if let Ok(activity) = decode::<Activity>(text) {
-            prop_assert_eq!(decode_value(encode(&activity)), Ok(activity));
+            prop_assert_eq!(decode_value(&encode(&activity)), Ok(activity));
         }
     }
 }

@@ -1,6 +1,8 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::activity::json::generate::spoilt_activity;
 
 type Check = fn(&Activity, &Limits) -> Result<(), Error>;
 
@@ -12,7 +14,7 @@ fn post() -> Value {
 fn post_with(member: &str, value: Value) -> Activity {
     let mut document = post();
     document[member] = value;
-    json::decode_value(document).expect("a well-formed document")
+    json::decode_value(&document).expect("a well-formed document")
 }
 
 fn refusal(check: Check, activity: &Activity) -> String {
@@ -189,5 +191,48 @@ fn what_json_cannot_say_is_refused() {
     for check in [inbound as Check, outbound] {
         let deep = post_with("value", deep.clone());
         assert_eq!(refusal(check, &deep), "`value` is nested too deeply");
+    }
+}
+
+#[test]
+fn a_wrong_type_is_refused_even_where_the_gateway_overwrites() {
+    for check in [inbound as Check, outbound] {
+        for (member, value, message) in [
+            (
+                "attachments",
+                json!([{}, {}, {"contentType": 1}]),
+                "`attachments[2].contentType` expected a string, found a number",
+            ),
+            (
+                "listenFor",
+                json!(["a", null]),
+                "`listenFor[1]` expected a string, found null",
+            ),
+            (
+                "callerId",
+                json!({}),
+                "`callerId` expected a string, found an object",
+            ),
+        ] {
+            assert_eq!(refusal(check, &post_with(member, value)), message);
+        }
+        accepts(check, &post_with("listenFor", json!([])));
+        accepts(check, &post_with("listenFor", Value::Null));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_wrong_type_is_refused_wherever_it_is((path, document) in spoilt_activity()) {
+        let activity = json::decode_value(&document).expect("an object");
+        for check in [inbound as Check, outbound] {
+            let refused = check(&activity, &Limits::default());
+            let Err(Error::Invalid(Invalid { path: found, problem })) = refused else {
+                panic!("{refused:?}");
+            };
+            prop_assert_eq!(&found, &path);
+            let is_type = matches!(problem, Problem::Shape(json::Problem::Type { .. }));
+            prop_assert!(is_type, "{problem}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! The users: one task for each Attach stream.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use turnwire_client::Client;
 use turnwire_client::channel::{ChannelReceiver, ChannelSender, ChannelStream, GatewayFrame};
 use turnwire_client::proto::outcome::Result as OutcomeResult;

@@ -14,7 +14,11 @@ use crate::cli::scratch::Scratch;
 pub(super) const CHANNEL: &str = "bench";
 pub(super) const BOT: &str = "bench";
 
-const CONFIG: &str = r#"[[bots]]
+/// It logs only what is wrong: that anyone may call it is known, and nobody else learns its port.
+const CONFIG: &str = r#"[log]
+filter = "error"
+
+[[bots]]
 id = "bench"
 
 [[channels]]
@@ -95,4 +99,19 @@ async fn address(stdout: ChildStdout) -> anyhow::Result<String> {
         }
     }
     bail!("the gateway has stopped before it listened")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Outbound, Overrides};
+
+    #[test]
+    fn the_configuration_is_one_whose_adapter_gets_the_answers() -> anyhow::Result<()> {
+        let config = Config::parse(CONFIG, "bench", &|_| None, &Overrides::default())?;
+        assert_eq!(config.bots[0].id.as_str(), BOT);
+        assert_eq!(config.channels[0].id.as_str(), CHANNEL);
+        assert_eq!(config.channels[0].outbound, Outbound::Queue);
+        Ok(())
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cli::fresh;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -55,7 +58,7 @@ impl Load {
             })
         };
         Self {
-            prefix: format!("bench-{:08x}-", rand::random::<u32>()).into(),
+            prefix: format!("bench-{}-", fresh::id()).into(),
             turns: Arc::new((0..level.conversations).map(|_| turn()).collect()),
             unfinished: Arc::new(AtomicUsize::new(level.conversations)),
             finished: Arc::new(watch::Sender::new(false)),

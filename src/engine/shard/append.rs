@@ -26,6 +26,9 @@ use crate::store::record;
 /// How long a look at the disk's free space holds.
 const DISK_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// The scope of what channels post; the scope of what a bot says is its id, which is never empty.
+const CHANNEL_SCOPE: &str = "";
+
 /// What the shard knows of the disk's free space.
 #[derive(Default)]
 pub(super) struct Disk {
@@ -122,7 +125,7 @@ impl Shard {
             Err(Error::ConversationUnknown(_)) => None,
             Err(error) => return Err(error),
         };
-        let once = Once::new(&key, "channel", idempotency, &draft);
+        let once = Once::new(&key, CHANNEL_SCOPE, idempotency, &draft);
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -316,7 +319,7 @@ impl Shard {
             round.batch.put(&listing, Bytes::new());
         }
         debug!(conversation.id = %key, "started");
-        Ok(self.admit(key, stored, false, round))
+        Ok(self.admit(key, stored, round))
     }
 
     /// What a delivery's answer is an answer to.

@@ -241,20 +241,21 @@ impl Shard {
             return Some(holder.session.number);
         }
         let sessions = &self.subscribers[taken.subscriber].sessions;
-        let others = sessions
+        let mut ranked: Vec<_> = sessions
             .iter()
-            .filter(|number| sessions.len() == 1 || taken.avoid != Some(**number));
-        let mut ranked: Vec<_> = others
             .filter_map(|number| {
                 let session = &self.attached[number].session;
                 let credit = session.credit();
                 let has_room = credit.deliveries > 0 && credit.bytes >= bytes as i64;
-                has_room.then(|| (rank(session, &conversation.key), *number))
+                // The one that released the conversation comes last, and not never: to wait for the
+                // others' room would hold up all that stands behind this conversation.
+                let is_willing = taken.avoid != Some(*number);
+                has_room.then(|| (is_willing, rank(session, &conversation.key), *number))
             })
             .collect();
         ranked.sort_unstable_by_key(|ranked| Reverse(*ranked));
         // Another shard may take the credit between the look and the taking: then the next will do.
-        let chosen = ranked.into_iter().map(|(_, number)| number);
+        let chosen = ranked.into_iter().map(|(_, _, number)| number);
         let chosen = { chosen }.find(|number| self.attached[number].session.take(bytes));
         if chosen.is_some() {
             taken.avoid = None;

@@ -32,7 +32,7 @@ impl Shard {
             return Ok(slot);
         }
         let stored = Stored::read(&*self.shared.store, key)?;
-        Ok(self.admit(key, stored, true, round))
+        Ok(self.admit(key, stored, round))
     }
 
     /// Takes a conversation into memory: one that was read, or a new one.
@@ -40,7 +40,6 @@ impl Shard {
         &mut self,
         key: &ConversationKey,
         stored: Stored,
-        marked_live: bool,
         round: &mut Round,
     ) -> usize {
         self.residencies += 1;
@@ -56,9 +55,8 @@ impl Shard {
             seats,
             feed: Weak::new(),
             known_members: HashSet::new(),
-            // A conversation that was let go when all was finished has lost its mark.
-            marked_live: marked_live
-                && stored.cursors.iter().any(|(_, c)| c.finished < stored.last),
+            // A conversation that was let go with something unfinished has kept its mark.
+            marked_live: stored.cursors.iter().any(|(_, cursor)| cursor.finished < stored.last),
             dirty: false,
             timer: None,
             touched: round.now,
@@ -110,9 +108,13 @@ impl Shard {
             let Some(key) = self.unsorted.pop_front() else {
                 return;
             };
-            if let Err(error) = self.resident(&key, round) {
+            match self.resident(&key, round) {
+                // It has its mark, even if all is finished, as after a crash: to be taken off.
+                Ok(slot) => self.conversations[slot].marked_live = true,
+                // Its first write failed.
+                Err(Error::ConversationUnknown(_)) => {}
                 // It is read again when something is next appended to it.
-                error!(conversation = %key, %error, "a conversation cannot be read");
+                Err(error) => error!(conversation = %key, %error, "a conversation cannot be read"),
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::credit::Meter;
 use super::ending::End;
@@ -47,7 +49,7 @@ impl Bot {
     pub fn builder(bot_id: impl Into<String>) -> BotBuilder {
         BotBuilder {
             bot_id: bot_id.into(),
-            instance_id: format!("{:016x}", rand::random::<u64>()),
+            instance_id: crate::random::instance_id(),
             credit_deliveries: 128,
             credit_bytes: 16 * 1024 * 1024,
             concurrency: 64,

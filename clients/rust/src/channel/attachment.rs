@@ -38,7 +38,7 @@ impl AttachmentOptions {
     pub fn new(channel_id: impl Into<String>) -> Self {
         Self {
             channel_id: channel_id.into(),
-            instance_id: format!("{:016x}", rand::random::<u64>()),
+            instance_id: crate::random::instance_id(),
             capabilities: ChannelCapabilities::default(),
             max_outstanding: 1_000,
             max_posts: 1_000,

@@ -1,0 +1,312 @@
+//! What a bot says to a gateway that is played by the test.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+use super::{Bot, BotBuilder, BotFrame, GatewayFrame, Reply, Turn, TurnError};
+use crate::Error;
+use crate::proto::{
+    AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Commit, ConversationName, Delivery,
+    DeliveryResult, Drain, Nack, NackMode, SendResult, SubscribeResponse, Welcome,
+};
+use crate::stage::{BotLink, Stage};
+
+/// Short, so that heartbeats come within a test.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+fn wire(duration: Duration) -> Option<prost_types::Duration> {
+    duration.try_into().ok()
+}
+
+impl BotLink {
+    async fn send(&self, frame: GatewayFrame) {
+        self.say(SubscribeResponse { frame: Some(frame) }).await;
+    }
+
+    async fn welcome(&mut self) {
+        let hello = self.heard().await.and_then(|request| request.frame);
+        assert!(matches!(hello, Some(BotFrame::Hello(_))), "{hello:?}");
+        let welcome = Welcome {
+            heartbeat_interval: wire(HEARTBEAT),
+            max_ack_ids: 1_000,
+            ..Welcome::default()
+        };
+        self.send(GatewayFrame::Welcome(welcome)).await;
+    }
+
+    async fn deliver(&self, delivery_id: u64, text: &str) {
+        let delivery = Delivery {
+            delivery_id,
+            conversation: Some(ConversationName::new("dev", delivery_id.to_string())),
+            activity: Some(Activity::message(text)),
+            attempt: 1,
+            ..Delivery::default()
+        };
+        self.send(GatewayFrame::Delivery(delivery)).await;
+    }
+
+    async fn acked(&self, delivery_id: u64, outcome: AckOutcome) {
+        let result = DeliveryResult {
+            delivery_id,
+            outcome: outcome.into(),
+            appended: Vec::new(),
+        };
+        let results = vec![result];
+        self.send(GatewayFrame::AckResult(AckResult { results }))
+            .await;
+    }
+
+    /// The next frame that is not a heartbeat; `None` at the end.
+    async fn frame(&mut self) -> Option<BotFrame> {
+        loop {
+            match self.heard().await?.frame {
+                Some(BotFrame::Heartbeat(_)) => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    async fn commit(&mut self) -> Commit {
+        match self.frame().await {
+            Some(BotFrame::Commit(commit)) => commit,
+            other => panic!("expected a commit, got {other:?}"),
+        }
+    }
+
+    async fn nack(&mut self) -> Nack {
+        match self.frame().await {
+            Some(BotFrame::Nack(nack)) => nack,
+            other => panic!("expected a nack, got {other:?}"),
+        }
+    }
+
+    async fn heartbeat(&mut self) -> BotHeartbeat {
+        loop {
+            match self.heard().await.and_then(|request| request.frame) {
+                Some(BotFrame::Heartbeat(heartbeat)) => return heartbeat,
+                Some(_) => {}
+                None => panic!("the bot has gone"),
+            }
+        }
+    }
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    bot: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    async fn ended(self) -> Result<(), Error> {
+        self.bot.await.expect("the bot does not panic")
+    }
+}
+
+fn run<H, F>(stage: &Stage, settings: BotBuilder, handler: H) -> Running
+where
+    H: Fn(Turn) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, TurnError>> + Send + 'static,
+{
+    let (stop, stopped) = oneshot::channel::<()>();
+    let bot = settings.build(&stage.client);
+    let bot = tokio::spawn(async move {
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        bot.run_until(shutdown, handler).await
+    });
+    Running { stop, bot }
+}
+
+/// Does what it is told.
+async fn handler(turn: Turn) -> Result<Reply, TurnError> {
+    match turn.text() {
+        "fail" => Err(TurnError::retry("told to")),
+        "poison" => Err(TurnError::poison("told to")),
+        "panic" => panic!("told to"),
+        "hang" => std::future::pending().await,
+        "wait" => {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok("waited".into())
+        }
+        "early" => {
+            let sent = turn.send("first", Activity::message("early")).await?;
+            Ok(format!("after {}", sent.sequence).into())
+        }
+        text => Ok(format!("echo: {text}").into()),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_and_its_acknowledgement_are_one_commit() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(7, "hi").await;
+    let commit = link.commit().await;
+    assert_eq!(commit.delivery_id, 7);
+    assert_eq!(commit.activities, [Activity::message("echo: hi")]);
+}
+
+#[tokio::test]
+async fn a_failed_turn_is_given_back_and_so_is_a_panic() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    for (id, text, mode, reason) in [
+        (1, "fail", NackMode::Retry, ""),
+        (2, "panic", NackMode::Retry, ""),
+        (3, "poison", NackMode::Poison, "told to"),
+    ] {
+        link.deliver(id, text).await;
+        let nack = link.nack().await;
+        assert_eq!(nack.delivery_ids, [id], "{text}");
+        assert_eq!(nack.mode(), mode, "{text}");
+        assert_eq!(nack.reason, reason, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn heartbeats_name_what_runs_and_what_waits_to_run() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b").concurrency(1), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "hang").await;
+    link.deliver(2, "hang").await;
+    assert_eq!(link.heartbeat().await.delivery_ids, [1, 2]);
+}
+
+#[tokio::test]
+async fn credit_comes_back_by_the_eighth() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b").credit(16, 1 << 20), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    for id in [1, 2] {
+        link.deliver(id, "hi").await;
+        link.commit().await;
+        link.acked(id, AckOutcome::Ok).await;
+    }
+    let granted = link.frame().await;
+    assert!(matches!(granted, Some(BotFrame::Credit(credit)) if credit.deliveries == 2));
+}
+
+#[tokio::test]
+async fn a_lost_session_is_opened_again() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "hang").await;
+    link.end(Code::Unavailable, "SHUTTING_DOWN").await;
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(2, "again").await;
+    assert_eq!(link.commit().await.delivery_id, 2);
+}
+
+#[tokio::test]
+async fn a_replaced_session_is_not_opened_again() {
+    let mut stage = Stage::new().await;
+    let running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.end(Code::Aborted, "SESSION_REPLACED").await;
+    let ended = running.ended().await;
+    assert!(matches!(ended, Err(error) if error.reason() == Some("SESSION_REPLACED")));
+}
+
+#[tokio::test]
+async fn a_bot_that_stops_finishes_what_runs_and_releases_the_rest() {
+    let mut stage = Stage::new().await;
+    let running = run(&stage, Bot::builder("b").concurrency(1), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "wait").await;
+    link.deliver(2, "hi").await;
+    // Both are with the bot when a heartbeat names them.
+    while link.heartbeat().await.delivery_ids.len() < 2 {}
+    let _ = running.stop.send(());
+    assert_eq!(
+        link.commit().await.activities,
+        [Activity::message("waited")]
+    );
+    link.acked(1, AckOutcome::Ok).await;
+    let nack = link.nack().await;
+    assert_eq!(
+        (nack.mode(), nack.delivery_ids),
+        (NackMode::Release, vec![2])
+    );
+    assert!(link.frame().await.is_none());
+    drop(link);
+    let ended = running.bot.await;
+    assert!(matches!(ended, Ok(Ok(()))));
+}
+
+#[tokio::test]
+async fn a_draining_gateway_gets_its_answers_and_the_bot_comes_back() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "wait").await;
+    let drain = Drain {
+        reconnect_after: wire(Duration::from_millis(10)),
+        grace: wire(Duration::from_secs(5)),
+    };
+    link.send(GatewayFrame::Drain(drain)).await;
+    assert_eq!(link.commit().await.delivery_id, 1);
+    link.acked(1, AckOutcome::Ok).await;
+    assert!(link.frame().await.is_none());
+    drop(link);
+    stage.bot().await.welcome().await;
+}
+
+#[tokio::test]
+async fn a_send_before_the_turn_is_over_gets_its_own_result() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "early").await;
+    let Some(BotFrame::Send(send)) = link.frame().await else {
+        panic!("expected a send");
+    };
+    assert_eq!((send.client_id.as_str(), send.delivery_id), ("first", 1));
+    let result = SendResult {
+        client_id: send.client_id,
+        outcome: AckOutcome::Ok.into(),
+        appended: Some(Appended {
+            sequence: 12,
+            ..Appended::default()
+        }),
+        repeated_send: false,
+        frame: 0,
+    };
+    link.send(GatewayFrame::SendResult(result)).await;
+    assert_eq!(
+        link.commit().await.activities,
+        [Activity::message("after 12")]
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_let_go() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "hi").await;
+    link.commit().await;
+    link.acked(1, AckOutcome::Stale).await;
+    // The first may have been on its way.
+    link.heartbeat().await;
+    assert_eq!(link.heartbeat().await.delivery_ids, [0; 0]);
+}
