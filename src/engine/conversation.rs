@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::engine::delivery::{Cursor, State, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::log::Entry;
 use crate::engine::session::{self, Subscriber};
 use crate::id::{BotId, ConversationKey, Sequence};
 use crate::proto::{storage, v1};
@@ -140,6 +141,8 @@ pub(crate) struct Conversation {
     pub(crate) is_group: bool,
     pub(crate) reference: v1::ConversationReference,
     pub(crate) last: Sequence,
+    /// What was appended in this round, up to `last`: the store does not have it yet.
+    pub(crate) unwritten: Vec<Arc<Entry>>,
     pub(crate) first: Sequence,
     pub(crate) bucket: u32,
     pub(crate) seats: Vec<Seat>,

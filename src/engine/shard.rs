@@ -331,6 +331,7 @@ impl Shard {
                 );
             }
             conversation.dirty = false;
+            conversation.unwritten.clear();
             conversation.touched = round.now;
         }
         let limits = &self.shared.settings.limits;

@@ -423,6 +423,7 @@ impl Shard {
         if let Some(feed) = conversation.feed.upgrade() {
             round.publish(feed, &entry);
         }
+        conversation.unwritten.push(Arc::clone(&entry));
         for seat in 0..self.conversations[slot].seats.len() {
             let taken = &mut self.conversations[slot].seats[seat];
             let is_for_it = is_for(&taken.reader, &entry);

@@ -50,13 +50,17 @@ impl Shard {
             is_group: stored.is_group,
             reference: stored.reference,
             last: stored.last,
+            unwritten: Vec::new(),
             first: stored.first,
             bucket: stored.bucket,
             seats,
             feed: Weak::new(),
             known_members: HashSet::new(),
             // A conversation that was let go with something unfinished has kept its mark.
-            marked_live: stored.cursors.iter().any(|(_, cursor)| cursor.finished < stored.last),
+            marked_live: stored
+                .cursors
+                .iter()
+                .any(|(_, cursor)| cursor.finished < stored.last),
             dirty: false,
             timer: None,
             touched: round.now,
@@ -224,17 +228,22 @@ impl Shard {
         let last = conversation.last;
         let taken = &mut conversation.seats[seat];
         while let Some(after) = taken.subscription.must_read_after(last) {
-            let entries = crate::engine::log::read(
-                &*self.shared.store,
-                &conversation.key,
-                after.next().max(conversation.first),
-                last,
-                crate::store::Order::Ascending,
-                crate::engine::log::Page {
-                    entries: crate::engine::delivery::WAITING_ENTRIES,
-                    bytes: crate::engine::delivery::WAITING_BYTES,
-                },
-            )?;
+            let written = Sequence(last.0 - conversation.unwritten.len() as u64);
+            let entries = if after < written {
+                crate::engine::log::read(
+                    &*self.shared.store,
+                    &conversation.key,
+                    after.next().max(conversation.first),
+                    written,
+                    crate::store::Order::Ascending,
+                    crate::engine::log::Page {
+                        entries: crate::engine::delivery::WAITING_ENTRIES,
+                        bytes: crate::engine::delivery::WAITING_BYTES,
+                    },
+                )?
+            } else {
+                conversation.unwritten[(after.0 - written.0) as usize..].to_vec()
+            };
             if entries.is_empty() {
                 return Err(gap(&conversation.key, after));
             }
