@@ -116,6 +116,8 @@ impl Round {
                     frame,
                     event,
                 } => match event {
+                    // An adapter has its credit back with the conversation that was forgotten.
+                    Event::Delivery(_) if session.is_adapter() => {}
                     Event::Delivery(delivery) => session.refund(delivery.activity.len()),
                     Event::Acked(acked) => {
                         for acked in acked {
@@ -151,7 +153,11 @@ fn tell_result(reply: Reply, result: Result<Appended, Error>) {
                 Err(Error::DeliveryUnknown(_)) => Err(Outcome::Unknown),
                 Err(error) => return refuse(&session, frame, error, client_id, cites),
             };
-            session.tell(Event::Sent(Sent { frame, client_id, result }));
+            session.tell(Event::Sent(Sent {
+                frame,
+                client_id,
+                result,
+            }));
         }
         (
             Reply::Post {

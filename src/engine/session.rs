@@ -203,6 +203,11 @@ impl Session {
         (session, Events { inbox, unread })
     }
 
+    /// Whether it is a channel adapter's.
+    pub(crate) fn is_adapter(&self) -> bool {
+        matches!(self.subscriber, Subscriber::Egress(_))
+    }
+
     /// What the session can still be sent.
     #[must_use]
     pub fn credit(&self) -> Credit {

@@ -18,7 +18,7 @@ mod residency;
 mod retention;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -150,7 +150,8 @@ struct Subscribed {
 struct Attached {
     session: Arc<Session>,
     subscriber: usize,
-    held: HashSet<DeliveryId>,
+    /// The deliveries it has, and how large their activities are.
+    held: HashMap<DeliveryId, usize>,
 }
 
 /// Where a delivery belongs.

@@ -11,7 +11,7 @@ use crate::engine::error::Error;
 use crate::engine::log::Author;
 use crate::engine::retry;
 use crate::engine::round::Round;
-use crate::engine::session::{Acked, Event, Outcome, Refused, Session, Subscriber};
+use crate::engine::session::{Acked, Event, Outcome, Refused, Session};
 use crate::id::DeliveryId;
 use crate::proto::storage;
 use crate::store::keys::Key;
@@ -67,7 +67,7 @@ impl Shard {
             want_result,
             ..
         } = request;
-        let is_egress = matches!(session.subscriber, Subscriber::Egress(_));
+        let is_egress = session.is_adapter();
         let mut acked = Vec::new();
         for &id in deliveries {
             let outcome = match self.held_by(session, id) {
@@ -100,6 +100,10 @@ impl Shard {
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
             }
+        }
+        if is_egress && let Some(attached) = self.attached.get(&session.number) {
+            // What it has room for may be of another conversation.
+            round.pump.push(attached.subscriber);
         }
         if !acked.is_empty() {
             round.answer(session, *frame, Event::Acked(acked));

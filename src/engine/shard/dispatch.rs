@@ -42,7 +42,7 @@ impl Shard {
         self.subscribers[attached.subscriber]
             .sessions
             .retain(|other| *other != number);
-        let mut held: Vec<_> = attached.held.into_iter().collect();
+        let mut held: Vec<_> = attached.held.into_keys().collect();
         held.sort_unstable();
         for id in held {
             if let Some(place) = self.let_loose(number, id) {
@@ -57,14 +57,20 @@ impl Shard {
         let attached = self.attached.get(&session.number)?;
         attached
             .held
-            .contains(&id)
+            .contains_key(&id)
             .then(|| self.held.get(&id).copied())?
     }
 
     /// Notes that a session does not hold a delivery any more. Returns where it belongs.
+    ///
+    /// An adapter's credit is for what it has at one time, so that it has room again; a bot grants
+    /// anew.
     pub(super) fn let_loose(&mut self, number: session::Number, id: DeliveryId) -> Option<Place> {
-        if let Some(attached) = self.attached.get_mut(&number) {
-            attached.held.remove(&id);
+        if let Some(attached) = self.attached.get_mut(&number)
+            && let Some(bytes) = attached.held.remove(&id)
+            && attached.session.is_adapter()
+        {
+            attached.session.refund(bytes);
         }
         let place = self.held.remove(&id)?;
         self.shared.held.fetch_sub(1, Ordering::Relaxed);
@@ -268,7 +274,6 @@ impl Shard {
         let Some(attached) = self.attached.get_mut(&number) else {
             return;
         };
-        attached.held.insert(id);
         let session = Arc::clone(&attached.session);
         self.held.insert(id, place);
         self.shared.held.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +295,7 @@ impl Shard {
             .subscription
             .hand_over(number, id, round.now, deadline);
         let entry = Arc::clone(entry);
+        attached.held.insert(id, entry.activity.len());
         let cursor = taken.subscription.cursor();
         debug!(
             conversation.id = %conversation.key, delivery.id = %id, delivery.attempt = cursor.attempts,
