@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
-use crate::activity;
+use crate::activity::{self, Draft};
 use crate::clock::Clock;
 use crate::id::{BotId, ChannelId, ConversationId, ConversationKey};
 use crate::metrics::Metrics;
@@ -42,7 +42,7 @@ pub use feed::Follower;
 pub use link::Link;
 pub use read::{Filter, ListPosition};
 
-use command::{Append, Command, From as Origin, Reply};
+use command::{Append, Command, From as Origin, Reply, Room};
 use session::{Appended, Credit, Event, Events, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
@@ -56,6 +56,8 @@ pub struct Engine {
 struct Inner {
     shared: Arc<Shared>,
     shards: Vec<mpsc::Sender<Command>>,
+    /// Room for what waits for the shards, in bytes.
+    room: Arc<Semaphore>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// The attached sessions; one for each subscriber and instance.
     sessions: Mutex<HashMap<(Subscriber, String), Arc<Session>>>,
@@ -124,6 +126,7 @@ impl Engine {
             held: AtomicUsize::new(0),
             resident: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
+            failed: Notify::new(),
         });
         let mut shards = Vec::new();
         let mut threads = Vec::new();
@@ -136,6 +139,7 @@ impl Engine {
         }
         Ok(Self {
             inner: Arc::new(Inner {
+                room: Arc::new(Semaphore::new(shared.settings.limits.shard_bytes)),
                 shared,
                 shards,
                 threads: Mutex::new(threads),
@@ -220,6 +224,7 @@ impl Engine {
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
         let append = Append {
+            room: self.room(std::slice::from_ref(&draft)).await?,
             conversation,
             draft,
             from,
@@ -289,7 +294,8 @@ impl Engine {
             .await
     }
 
-    /// Attaches an adapter to its channel, and notes what it declares the channel can do.
+    /// Attaches an adapter to its channel, and notes what it declares the channel can do, if it
+    /// declares anything.
     ///
     /// # Errors
     ///
@@ -299,18 +305,19 @@ impl Engine {
         &self,
         channel: &ChannelId,
         instance: &str,
-        capabilities: v1::ChannelCapabilities,
+        capabilities: Option<v1::ChannelCapabilities>,
         credit: Credit,
     ) -> Result<(Link, Events), Error> {
         if !self.inner.shared.settings.channels.contains_key(channel) {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
-        self.inner
-            .shared
-            .declared()
-            .insert(channel.clone(), capabilities);
-        self.attach(Subscriber::Egress(channel.clone()), instance, credit)
-            .await
+        let subscriber = Subscriber::Egress(channel.clone());
+        let attached = self.attach(subscriber, instance, credit).await?;
+        if let Some(capabilities) = capabilities {
+            let mut declared = self.inner.shared.declared();
+            declared.insert(channel.clone(), capabilities);
+        }
+        Ok(attached)
     }
 
     async fn attach(
@@ -425,6 +432,14 @@ impl Engine {
     /// [`Error::ShuttingDown`].
     pub async fn stop(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
+        // The shards first: they answer what was sent before, and then nothing more is told.
+        for shard in &self.inner.shards {
+            let (done, stopped) = oneshot::channel();
+            if shard.send(Command::Stop(done)).await.is_ok() {
+                // A shard that has failed does not answer, and has nothing to say.
+                let _ = stopped.await;
+            }
+        }
         let sessions: Vec<_> = self
             .sessions()
             .drain()
@@ -433,17 +448,17 @@ impl Engine {
         for session in sessions {
             session.end(Error::ShuttingDown);
         }
-        for shard in &self.inner.shards {
-            let (done, stopped) = oneshot::channel();
-            if shard.send(Command::Stop(done)).await.is_ok() {
-                let _ = stopped.await;
-            }
-        }
         let threads = std::mem::take(&mut *lock(&self.inner.threads));
         for thread in threads {
             // They have said that they stopped; a panic was reported when it happened.
             let _ = thread.join();
         }
+    }
+
+    /// Completes when a shard has failed: an invariant of its own was broken, and its conversations
+    /// can no longer be served. The process must be started again.
+    pub async fn failed(&self) {
+        self.inner.shared.failed.notified().await;
     }
 
     async fn append_post(
@@ -468,6 +483,7 @@ impl Engine {
         let key = draft.id.clone();
         let conversation = Some(conversation);
         let append = Append {
+            room: self.room(std::slice::from_ref(&draft)).await?,
             conversation,
             draft,
             from: Origin::Channel,
@@ -475,6 +491,17 @@ impl Engine {
             reply,
         };
         self.command(shard, Command::Append(Box::new(append))).await
+    }
+
+    /// Waits for room for drafts, which is given back when they are decided.
+    async fn room(&self, drafts: &[Draft]) -> Result<Room, Error> {
+        let bytes: usize = drafts.iter().map(|draft| draft.body().len()).sum();
+        let limit = self.limits().shard_bytes;
+        let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.inner.room);
+        room.acquire_many_owned(permits)
+            .await
+            .map_err(|_| Error::ShuttingDown)
     }
 
     async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {

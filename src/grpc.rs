@@ -49,13 +49,16 @@ pub async fn routes(
     reporter
         .set_serving::<ConversationServiceServer<conversations::Service>>()
         .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     Ok(Routes::new(InterceptedService::new(bots, check.clone()))
         .add_service(InterceptedService::new(channels, check.clone()))
         .add_service(InterceptedService::new(conversations, check))
         .add_service(health)
-        .add_service(reflection))
+        .add_service(descriptors().build_v1()?)
+        // What older tools still ask for.
+        .add_service(descriptors().build_v1alpha()?))
 }

@@ -87,7 +87,7 @@ impl Sequence {
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 
     /// The position before this one; [`Sequence::START`] stays.

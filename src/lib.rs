@@ -14,9 +14,9 @@ pub mod store;
 
 pub mod engine;
 
+pub mod auth;
 pub mod status;
 
-pub mod auth;
 pub mod grpc;
 pub mod http;
 

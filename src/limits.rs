@@ -27,6 +27,10 @@ pub struct Limits {
     pub heartbeat_interval: Duration,
     /// How often an idle watcher is told its position. Default 15 s.
     pub watch_report_interval: Duration,
+    /// Most connections at one time; more are closed at once. Default 50,000.
+    pub connections: usize,
+    /// Most watchers at one time. Default 100,000.
+    pub watchers: usize,
     /// Most sessions and attachments at one time. Default 100,000.
     pub sessions: usize,
     /// Largest balance of deliveries of a session. Default 100,000.
@@ -44,6 +48,8 @@ pub struct Limits {
     pub delivery_attempts: u32,
     /// Commands that may wait for a shard before callers wait. Default 8,192.
     pub shard_commands: usize,
+    /// Bytes of activities that may wait for the shards before callers wait. Default 64 MiB.
+    pub shard_bytes: usize,
     /// Most commands decided and made durable together. Default 1,024.
     pub shard_round: usize,
     /// Activities a conversation keeps in memory for whoever follows it; readers further back read
@@ -83,6 +89,8 @@ impl Default for Limits {
             hello_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(20),
             watch_report_interval: Duration::from_secs(15),
+            connections: 50_000,
+            watchers: 100_000,
             sessions: 100_000,
             session_credit_deliveries: 100_000,
             session_credit_bytes: 256 * MIB as i64,
@@ -91,6 +99,7 @@ impl Default for Limits {
             delivery_ceiling: HOUR,
             delivery_attempts: 5,
             shard_commands: 8_192,
+            shard_bytes: 64 * MIB,
             shard_round: 1_024,
             feed_entries: 256,
             feed_bytes: MIB,

@@ -73,8 +73,6 @@ pub struct AckOutcomes {
     pub stale: Counter,
     /// No such delivery was ever made.
     pub unknown: Counter,
-    /// An earlier delivery had to be finished first.
-    pub out_of_order: Counter,
 }
 
 /// A counter for each outcome of a send.
@@ -136,7 +134,6 @@ impl Metrics {
                 ok: resolve(&acks, "outcome", "ok"),
                 stale: resolve(&acks, "outcome", "stale"),
                 unknown: resolve(&acks, "outcome", "unknown"),
-                out_of_order: resolve(&acks, "outcome", "out_of_order"),
             },
             sends: SendOutcomes {
                 appended: resolve(&sends, "outcome", "appended"),
@@ -262,7 +259,7 @@ mod tests {
     fn every_series_has_the_gateways_prefix_and_its_unit() {
         let metrics = Metrics::new();
         metrics.activities_appended.bot.inc();
-        metrics.acks.out_of_order.inc_by(2);
+        metrics.acks.stale.inc_by(2);
         metrics.sends.failed.inc();
         metrics.sessions.channel.set(3);
         metrics.undelivered("echo").set(4);
@@ -275,7 +272,7 @@ mod tests {
             "turnwire_activities_appended_total{author=\"channel\"} 0",
             "turnwire_deliveries_total 0",
             "turnwire_redeliveries_total 0",
-            "turnwire_acks_total{outcome=\"out_of_order\"} 2",
+            "turnwire_acks_total{outcome=\"stale\"} 2",
             "turnwire_sends_total{outcome=\"failed\"} 1",
             "turnwire_dead_letters_total 0",
             "turnwire_sessions{kind=\"channel\"} 3",

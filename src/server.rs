@@ -41,6 +41,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A part of the engine failed while it ran: a bug. What is stored is whole.
+    #[error("the engine failed, which is a bug; what is stored is whole, start the gateway again")]
+    EngineFailed,
     /// Reflection could not be set up: a broken build.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -132,7 +135,11 @@ impl Server {
     }
 
     /// Serves until `stop` completes, then drains and stops.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EngineFailed`], after stopping what still runs.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
         let Self {
             engine,
             listener,
@@ -140,13 +147,27 @@ impl Server {
             router,
         } = self;
         info!(%address, "listening");
-        let connections = connections::Connections::new(router);
-        let connections = connections.accept(listener, stop).await;
-        info!("draining");
-        engine.drain().await;
+        let mut failed = false;
+        let connections = connections::Connections::new(router, engine.limits());
+        let told = async {
+            tokio::select! {
+                () = stop => {}
+                () = engine.failed() => failed = true,
+            }
+        };
+        let connections = connections.accept(listener, told).await;
+        if !failed {
+            info!("draining");
+            engine.drain().await;
+        }
         engine.stop().await;
         connections.close(engine.limits().shutdown_grace).await;
         info!("stopped");
+        if failed {
+            Err(Error::EngineFailed)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -42,6 +42,12 @@ pub enum Failure {
         /// What is wrong with it.
         problem: String,
     },
+    /// There are as many watchers as the gateway takes.
+    #[error("the gateway has its most watchers, `{limit}`")]
+    TooManyWatchers {
+        /// Limit `watchers`.
+        limit: usize,
+    },
     /// The first frame of a stream was not a Hello.
     #[error("the first frame of a stream must be a Hello")]
     HelloExpected,
@@ -83,71 +89,9 @@ impl Failure {
     /// The failure's row.
     #[must_use]
     pub fn row(&self) -> Row {
-        use v1::Retry::{Later, Never, Uncertain};
+        use v1::Retry::{Later, Never};
         let (reason, code, http, retry) = match self {
-            Self::Engine(error) => match error {
-                Error::Activity(activity::Error::Invalid(_)) => {
-                    ("ACTIVITY_INVALID", Code::InvalidArgument, 400, Never)
-                }
-                Error::Activity(activity::Error::TooLarge { limit, .. }) => match *limit {
-                    "channel_data_bytes" => {
-                        ("CHANNEL_DATA_TOO_LARGE", Code::InvalidArgument, 413, Never)
-                    }
-                    _ => ("ACTIVITY_TOO_LARGE", Code::InvalidArgument, 413, Never),
-                },
-                Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
-                Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
-                Error::ConversationUnknown(_) => {
-                    ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never)
-                }
-                Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
-                Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
-                Error::GroupsUnsupported(_) => {
-                    ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never)
-                }
-                Error::IdempotencyMismatch { .. } => {
-                    ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
-                }
-                Error::CreditOutOfRange { .. } => {
-                    ("CREDIT_OUT_OF_RANGE", Code::InvalidArgument, 400, Never)
-                }
-                Error::DeliveryStale(_) => ("DELIVERY_STALE", Code::FailedPrecondition, 409, Never),
-                Error::DeliveryUnknown(_) => ("DELIVERY_UNKNOWN", Code::NotFound, 404, Never),
-                Error::DeliveryElsewhere { .. } => {
-                    ("DELIVERY_ELSEWHERE", Code::InvalidArgument, 400, Never)
-                }
-                Error::SequenceGone { .. } => ("SEQUENCE_GONE", Code::OutOfRange, 410, Never),
-                Error::SessionReplaced(_) => ("SESSION_REPLACED", Code::Aborted, 409, Never),
-                Error::TooManySessions { .. } => {
-                    ("TOO_MANY_SESSIONS", Code::ResourceExhausted, 503, Later)
-                }
-                Error::StoreFull { .. } => ("STORE_FULL", Code::ResourceExhausted, 507, Later),
-                Error::StoreFailed(_) => ("STORE_FAILED", Code::Unavailable, 503, Uncertain),
-                Error::FollowAgain => ("FOLLOW_AGAIN", Code::Unavailable, 503, Later),
-                Error::Frame(FrameError::Unknown) => {
-                    ("FRAME_UNKNOWN", Code::InvalidArgument, 400, Never)
-                }
-                Error::Frame(FrameError::HelloRepeated) => {
-                    ("HELLO_REPEATED", Code::FailedPrecondition, 400, Never)
-                }
-                Error::Frame(FrameError::Invalid { .. }) => {
-                    ("FRAME_INVALID", Code::InvalidArgument, 400, Never)
-                }
-                Error::Frame(FrameError::TooManyIds { .. }) => {
-                    ("TOO_MANY_IDS", Code::InvalidArgument, 400, Never)
-                }
-                Error::Frame(FrameError::TooManySends { .. }) => {
-                    ("TOO_MANY_SENDS", Code::InvalidArgument, 400, Never)
-                }
-                Error::FrameUnreadable { .. } => {
-                    ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never)
-                }
-                Error::HeartbeatMissed(_) => {
-                    ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later)
-                }
-                Error::Thread(_) => ("THREAD_FAILED", Code::ResourceExhausted, 503, Later),
-                Error::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable, 503, Later),
-            },
+            Self::Engine(error) => return row(error),
             Self::Auth(auth::Error::TokenMissing) => {
                 ("TOKEN_MISSING", Code::Unauthenticated, 401, Never)
             }
@@ -156,6 +100,9 @@ impl Failure {
             }
             Self::RoleMissing { .. } => ("ROLE_MISSING", Code::PermissionDenied, 403, Never),
             Self::RequestInvalid { .. } => ("REQUEST_INVALID", Code::InvalidArgument, 400, Never),
+            Self::TooManyWatchers { .. } => {
+                ("TOO_MANY_WATCHERS", Code::ResourceExhausted, 503, Later)
+            }
             Self::HelloExpected => ("HELLO_EXPECTED", Code::FailedPrecondition, 400, Never),
             Self::HelloTimeout(_) => ("HELLO_TIMEOUT", Code::DeadlineExceeded, 408, Later),
             Self::HelloInvalid { .. } => ("HELLO_INVALID", Code::InvalidArgument, 400, Never),
@@ -192,6 +139,7 @@ impl Failure {
             Self::Engine(_)
             | Self::Auth(_)
             | Self::RoleMissing { .. }
+            | Self::TooManyWatchers { .. }
             | Self::HelloExpected
             | Self::HelloTimeout(_)
             | Self::ProtocolUnsupported { .. } => None,
@@ -231,6 +179,7 @@ impl Failure {
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
             }
+            Self::TooManyWatchers { limit } => fact("limit", format!("watchers={limit}")),
             Self::Engine(Error::SequenceGone { first }) => {
                 fact("first_sequence", first.to_string());
             }
@@ -263,6 +212,70 @@ impl Failure {
             Self::Engine(Error::Thread(cause)) => warn!(%cause, "a request failed"),
             refused => debug!(reason = refused.row().reason, "refused"),
         }
+    }
+}
+
+/// The row of what the engine refused or failed at.
+#[must_use]
+pub fn row(error: &Error) -> Row {
+    use v1::Retry::{Later, Never, Uncertain};
+    let (reason, code, http, retry) = match error {
+        Error::Activity(activity::Error::Invalid(_)) => {
+            ("ACTIVITY_INVALID", Code::InvalidArgument, 400, Never)
+        }
+        Error::Activity(activity::Error::TooLarge { limit, .. }) => match *limit {
+            "channel_data_bytes" => ("CHANNEL_DATA_TOO_LARGE", Code::InvalidArgument, 413, Never),
+            _ => ("ACTIVITY_TOO_LARGE", Code::InvalidArgument, 413, Never),
+        },
+        Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
+        Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
+        Error::ConversationUnknown(_) => ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
+        Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
+        Error::GroupsUnsupported(_) => ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never),
+        Error::IdempotencyMismatch { .. } => {
+            ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
+        }
+        Error::CreditOutOfRange { .. } => {
+            ("CREDIT_OUT_OF_RANGE", Code::InvalidArgument, 400, Never)
+        }
+        Error::DeliveryStale(_) => ("DELIVERY_STALE", Code::FailedPrecondition, 409, Never),
+        Error::DeliveryUnknown(_) => ("DELIVERY_UNKNOWN", Code::NotFound, 404, Never),
+        Error::DeliveryElsewhere { .. } => {
+            ("DELIVERY_ELSEWHERE", Code::InvalidArgument, 400, Never)
+        }
+        Error::SequenceGone { .. } => ("SEQUENCE_GONE", Code::OutOfRange, 410, Never),
+        Error::SessionReplaced(_) => ("SESSION_REPLACED", Code::Aborted, 409, Never),
+        Error::TooManySessions { .. } => ("TOO_MANY_SESSIONS", Code::ResourceExhausted, 503, Later),
+        Error::StoreFull { .. } => ("STORE_FULL", Code::ResourceExhausted, 507, Later),
+        Error::StoreFailed(cause) if cause.may_have_been_written() => {
+            ("STORE_FAILED", Code::Unavailable, 503, Uncertain)
+        }
+        Error::StoreFailed(_) => ("STORE_FAILED", Code::Unavailable, 503, Later),
+        Error::FollowAgain => ("FOLLOW_AGAIN", Code::Unavailable, 503, Later),
+        Error::Frame(FrameError::Unknown) => ("FRAME_UNKNOWN", Code::InvalidArgument, 400, Never),
+        Error::Frame(FrameError::HelloRepeated) => {
+            ("HELLO_REPEATED", Code::FailedPrecondition, 400, Never)
+        }
+        Error::Frame(FrameError::Invalid { .. }) => {
+            ("FRAME_INVALID", Code::InvalidArgument, 400, Never)
+        }
+        Error::Frame(FrameError::TooManyIds { .. }) => {
+            ("TOO_MANY_IDS", Code::InvalidArgument, 400, Never)
+        }
+        Error::Frame(FrameError::TooManySends { .. }) => {
+            ("TOO_MANY_SENDS", Code::InvalidArgument, 400, Never)
+        }
+        Error::FrameUnreadable { .. } => ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never),
+        Error::HeartbeatMissed(_) => ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later),
+        Error::Thread(_) => ("THREAD_FAILED", Code::ResourceExhausted, 503, Later),
+        Error::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable, 503, Later),
+    };
+    Row {
+        reason,
+        code,
+        http,
+        retry,
     }
 }
 

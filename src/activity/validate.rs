@@ -12,6 +12,9 @@ pub const ID_BYTES: usize = 512;
 /// Most accounts in `membersAdded`, and in `membersRemoved`.
 pub const MEMBERS: usize = 1_000;
 
+/// Longest account or conversation of a posted activity, in bytes encoded.
+pub const ACCOUNT_BYTES: usize = 16 * 1024;
+
 /// Why an activity is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -58,6 +61,9 @@ pub enum Problem {
     /// It is not a point in time.
     #[error("is {0}")]
     Timestamp(#[from] timestamp::Error),
+    /// It has more than [`ACCOUNT_BYTES`].
+    #[error("has {0} bytes, more than {ACCOUNT_BYTES}")]
+    TooLarge(usize),
     /// It has more than [`MEMBERS`].
     #[error("has {0} accounts, more than {MEMBERS}")]
     TooMany(usize),
@@ -107,8 +113,18 @@ pub fn inbound(activity: &Activity, limits: &Limits) -> Result<(), Error> {
         "conversation.id",
         conversation.and_then(|conversation| conversation.id.as_deref()),
     )?;
+    small("from", from.map_or(0, Message::encoded_len))?;
+    small("conversation", conversation.map_or(0, Message::encoded_len))?;
     accounts("membersAdded", &activity.members_added)?;
     accounts("membersRemoved", &activity.members_removed)?;
+    Ok(())
+}
+
+/// Checks the size of an account that is kept with its conversation and becomes part of answers.
+fn small(path: &str, bytes: usize) -> Result<(), Invalid> {
+    if bytes > ACCOUNT_BYTES {
+        return Err(Invalid::new(path, Problem::TooLarge(bytes)));
+    }
     Ok(())
 }
 

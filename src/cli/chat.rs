@@ -135,7 +135,15 @@ impl User {
                     Some(Err(error)) => return Err(error.into()),
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep_until(quiet_since + patience), if !reading => return Ok(()),
+                () = tokio::time::sleep_until(quiet_since + patience), if !reading => {
+                    let silent = unanswered.len();
+                    anyhow::ensure!(
+                        silent == 0,
+                        "no answer to {silent} message(s) within {} s: is a bot attached?",
+                        wait.as_secs_f64()
+                    );
+                    return Ok(());
+                }
             }
         }
     }

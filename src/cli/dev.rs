@@ -12,7 +12,8 @@ use super::output::{self, Palette};
 use super::scratch::Scratch;
 use super::serve;
 use super::{echo_bot, escape, interrupt};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Log, Overrides};
+use crate::observability::logs;
 
 /// The bot that the development configuration registers.
 const BOT: &str = "echo";
@@ -41,6 +42,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::dev(&Overrides {
         listen: args.listen,
         data_dir: Some(data.clone()),
+    })?;
+
+    // Warnings only: this terminal is for the banner.
+    logs::init(&Log {
+        filter: "warn".to_owned(),
+        ..config.log.clone()
     })?;
 
     // The bot goes first, so that what it works on is still answered.

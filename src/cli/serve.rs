@@ -50,6 +50,5 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let server = Server::bind(config, Parts::default()).await?;
     bound(server.address())?;
-    server.run(shutdown).await;
-    Ok(())
+    Ok(server.run(shutdown).await?)
 }

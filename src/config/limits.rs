@@ -9,6 +9,8 @@ use crate::limits::Limits;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// What the gateway's own fields may add to an activity.
+const STAMP_BYTES: u64 = 64 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -35,6 +37,8 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         hello_timeout,
         heartbeat_interval,
         watch_report_interval,
+        connections,
+        watchers,
         sessions,
         session_credit_deliveries,
         session_credit_bytes,
@@ -43,6 +47,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         delivery_ceiling,
         delivery_attempts,
         shard_commands,
+        shard_bytes,
         shard_round,
         feed_entries,
         feed_bytes,
@@ -77,6 +82,8 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         watch_report_interval,
         SECOND..=10 * MINUTE,
     );
+    count(t, "connections", connections, 1..=1_000_000);
+    count(t, "watchers", watchers, 1..=10_000_000);
     count(t, "sessions", sessions, 1..=10_000_000);
     count(
         t,
@@ -100,6 +107,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     time(t, "delivery_ceiling", delivery_ceiling, 5 * SECOND..=DAY);
     count(t, "delivery_attempts", delivery_attempts, DELIVERY_ATTEMPTS);
     count(t, "shard_commands", shard_commands, 16..=1_000_000);
+    size(t, "shard_bytes", shard_bytes, MIB..=GIB);
     count(t, "shard_round", shard_round, 1..=100_000);
     count(t, "feed_entries", feed_entries, 1..=100_000);
     size(t, "feed_bytes", feed_bytes, KIB..=GIB);
@@ -147,10 +155,10 @@ fn agree(table: &Table<'_>, limits: &Limits) {
             "`page_bytes` must not be less than `activity_bytes`: a page must hold any activity",
         ),
         (
-            u64::try_from(limits.session_credit_bytes).unwrap_or(0) < activity_bytes,
+            u64::try_from(limits.session_credit_bytes).unwrap_or(0) < activity_bytes + STAMP_BYTES,
             ["session_credit_bytes", "activity_bytes"],
-            "`session_credit_bytes` must not be less than `activity_bytes`: a session could never \
-             receive the largest",
+            "`session_credit_bytes` must be at least 64 KiB more than `activity_bytes`: a session \
+             could never receive the largest",
         ),
         (
             limits.delivery_deadline > limits.delivery_ceiling,

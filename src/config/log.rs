@@ -28,7 +28,8 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: Format::default(),
-            filter: "info".to_owned(),
+            // The store's library says at info what only its authors can use.
+            filter: "info,fjall=warn,lsm_tree=warn".to_owned(),
         }
     }
 }

@@ -40,9 +40,13 @@ pub(crate) enum Command {
     Stop(oneshot::Sender<()>),
 }
 
+/// Room among what waits for the shards, held until the command is decided.
+pub(crate) type Room = tokio::sync::OwnedSemaphorePermit;
+
 /// An activity to append.
 #[derive(Debug)]
 pub(crate) struct Append {
+    pub(crate) room: Room,
     /// Where. `None`: where the delivery belongs that it cites.
     pub(crate) conversation: Option<ConversationKey>,
     pub(crate) draft: Draft,
@@ -89,6 +93,7 @@ pub(crate) enum Reply {
 /// Activities to append as the answer to a delivery, which they finish.
 #[derive(Debug)]
 pub(crate) struct Commit {
+    pub(crate) room: Room,
     pub(crate) session: Arc<Session>,
     pub(crate) frame: u64,
     pub(crate) delivery: DeliveryId,

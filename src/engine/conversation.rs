@@ -9,7 +9,6 @@ use crate::clock::Timestamp;
 use crate::engine::delivery::{Cursor, State, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
-use crate::engine::log::Entry;
 use crate::engine::session::{self, Subscriber};
 use crate::id::{BotId, ConversationKey, Sequence};
 use crate::proto::{storage, v1};
@@ -127,8 +126,6 @@ pub(crate) struct Seat {
     pub(crate) subscriber: usize,
     /// How far it has got.
     pub(crate) subscription: Subscription,
-    /// It stands in its subscriber's queue of ready conversations.
-    pub(crate) queued: bool,
     /// The session that released the conversation: another one is preferred.
     pub(crate) avoid: Option<session::Number>,
 }
@@ -141,8 +138,8 @@ pub(crate) struct Conversation {
     pub(crate) is_group: bool,
     pub(crate) reference: v1::ConversationReference,
     pub(crate) last: Sequence,
-    /// What was appended in this round, up to `last`: the store does not have it yet.
-    pub(crate) unwritten: Vec<Arc<Entry>>,
+    /// The newest activity that is in the store: those after it were appended in this round.
+    pub(crate) durable: Sequence,
     pub(crate) first: Sequence,
     pub(crate) bucket: u32,
     pub(crate) seats: Vec<Seat>,

@@ -274,6 +274,12 @@ impl Subscription {
         }
     }
 
+    /// Lets what is ready wait until then.
+    pub fn rest(&mut self, until: Timestamp) {
+        debug_assert_eq!(self.state, State::Ready);
+        self.state = State::Resting { until };
+    }
+
     /// Ends a rest.
     pub fn rested(&mut self) {
         debug_assert!(matches!(self.state, State::Resting { .. }));

@@ -176,7 +176,9 @@ impl Link {
             (None, Some(cited)) => self.shard_of(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
+        let room = self.engine.room(std::slice::from_ref(&draft)).await?;
         let append = Append {
+            room,
             conversation,
             draft,
             from,
@@ -204,11 +206,13 @@ impl Link {
         let drafts = activities
             .into_iter()
             .map(|activity| activity::outbound(activity, limits));
+        let drafts = drafts.collect::<Result<Vec<_>, _>>()?;
         let commit = Commit {
+            room: self.engine.room(&drafts).await?,
             session: Arc::clone(&self.session),
             frame,
             delivery,
-            drafts: drafts.collect::<Result<_, _>>()?,
+            drafts,
         };
         self.engine
             .command(self.shard_of(delivery), Command::Commit(Box::new(commit)))

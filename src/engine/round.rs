@@ -1,6 +1,6 @@
 //! A round: what a shard decides together, makes durable with one write, and only then tells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -24,6 +24,10 @@ pub(crate) struct Round {
     pub(crate) dirty: Vec<usize>,
     /// Subscribers for whom there may be something to hand over.
     pub(crate) pump: Vec<usize>,
+    /// Deliveries handed over.
+    pub(crate) handed_over: usize,
+    /// Encoded keys of members who were removed and are still in the store.
+    pub(crate) removed_members: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet, by encoded key.
     pub(crate) results: HashMap<Vec<u8>, (Vec<u8>, Appended)>,
     effects: Vec<Effect>,
@@ -52,6 +56,8 @@ impl Round {
             durability: Durability::Buffered,
             dirty: Vec::new(),
             pump: Vec::new(),
+            handed_over: 0,
+            removed_members: HashSet::new(),
             results: HashMap::new(),
             effects: Vec::new(),
         }
@@ -116,8 +122,8 @@ impl Round {
                     frame,
                     event,
                 } => match event {
-                    // An adapter has its credit back with the conversation that was forgotten.
-                    Event::Delivery(_) if session.is_adapter() => {}
+                    // An adapter's credit came back when its conversations were forgotten.
+                    Event::Delivery(_) if session.is_egress() => {}
                     Event::Delivery(delivery) => session.refund(delivery.activity.len()),
                     Event::Acked(acked) => {
                         for acked in acked {

@@ -176,6 +176,8 @@ pub struct Events {
 struct Unread {
     count: AtomicUsize,
     fewer: Notify,
+    /// The stream is gone: nothing will be read any more.
+    closed: AtomicBool,
 }
 
 impl Session {
@@ -204,7 +206,8 @@ impl Session {
     }
 
     /// Whether it is a channel adapter's.
-    pub(crate) fn is_adapter(&self) -> bool {
+    #[must_use]
+    pub fn is_egress(&self) -> bool {
         matches!(self.subscriber, Subscriber::Egress(_))
     }
 
@@ -291,10 +294,13 @@ impl Session {
         self.ending.notified().await;
     }
 
-    /// Waits until the client has read enough of what it was told: fewer than `frames` wait.
+    /// Waits until the client has read enough of what it was told: fewer than `frames` wait. Does not
+    /// wait for a stream that is gone.
     pub async fn has_room(&self, frames: usize) {
         // A wake-up between the look and the wait is kept by the notify for the wait.
-        while self.unread.count.load(Ordering::Relaxed) >= frames {
+        while self.unread.count.load(Ordering::Relaxed) >= frames
+            && !self.unread.closed.load(Ordering::Acquire)
+        {
             self.unread.fewer.notified().await;
         }
     }
@@ -321,6 +327,13 @@ impl Events {
     /// The next event; `None` when the engine has gone.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.unread.closed.store(true, Ordering::Release);
+        self.unread.fewer.notify_one();
     }
 }
 

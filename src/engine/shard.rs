@@ -14,11 +14,14 @@
 mod acknowledge;
 mod append;
 mod dispatch;
+mod members;
+mod once;
+mod queue;
 mod residency;
 mod retention;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -27,7 +30,7 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use slab::Slab;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::error;
 
 use crate::clock::{Clock, Timestamp};
@@ -50,7 +53,11 @@ pub(crate) const MOST: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a shard hands nothing over after the store has failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// Conversations found live at open that are looked at in one round.
+/// How often conversations that could not be read are looked at again.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+/// Ticks between two publications of what waits.
+const BACKLOG_TICKS: u32 = 5;
+/// Conversations that may have work that are looked at in one round.
 const SORTED_PER_ROUND: usize = 64;
 
 /// What all shards of an engine share.
@@ -71,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) resident: AtomicUsize,
     /// The store took the last write.
     pub(crate) healthy: AtomicBool,
+    /// Told when a shard has failed.
+    pub(crate) failed: Notify,
 }
 
 impl Shared {
@@ -89,12 +98,27 @@ pub(crate) fn spawn(
     shard: Shard,
     commands: mpsc::Receiver<Command>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
+    /// Says that the shard has failed when it unwinds. A broken invariant ends the gateway: what is
+    /// on disk is whole, and another start serves it.
+    struct Watchdog(Arc<Shared>);
+    impl Drop for Watchdog {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.healthy.store(false, Ordering::Relaxed);
+                self.0.failed.notify_one();
+            }
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
+    let watchdog = Watchdog(Arc::clone(&shard.shared));
     std::thread::Builder::new()
         .name(format!("shard-{index}"))
-        .spawn(move || runtime.block_on(shard.run(commands)))
+        .spawn(move || {
+            let _watchdog = watchdog;
+            runtime.block_on(shard.run(commands));
+        })
 }
 
 /// Makes delivery ids: `epoch (24 bits) | shard (6) | counter (34)`. They only grow within a
@@ -139,19 +163,23 @@ impl Ids {
 struct Subscribed {
     name: Subscriber,
     sessions: Vec<session::Number>,
-    /// Conversations with work for it that was handed out before; they go first.
-    again: VecDeque<ConversationKey>,
-    /// Conversations with work for it, the one that waits longest first. Not all are in memory. One
-    /// that left memory and came back may stand here twice; the second finds nothing to do.
-    ready: VecDeque<ConversationKey>,
+    /// Conversations with work for it.
+    queue: queue::Queue,
 }
 
 /// A session as one shard sees it.
 struct Attached {
     session: Arc<Session>,
     subscriber: usize,
-    /// The deliveries it has, and how large their activities are.
-    held: HashMap<DeliveryId, usize>,
+    held: HashSet<DeliveryId>,
+}
+
+/// A conversation that may have work.
+enum Unsorted {
+    /// The store has a mark on it.
+    Marked(ConversationKey),
+    /// It was dropped from memory, or could not be read.
+    Dropped(ConversationKey),
 }
 
 /// Where a delivery belongs.
@@ -176,12 +204,21 @@ pub(crate) struct Shard {
     leaving: VecDeque<(usize, u64)>,
     /// Counts conversations that came into memory; tells two users of a slot apart.
     residencies: u64,
-    /// Conversations found live at open and not looked at since.
-    unsorted: VecDeque<ConversationKey>,
+    /// Conversations to be looked at, since they may have work.
+    unsorted: VecDeque<Unsorted>,
+    /// Conversations that could not be read, to be looked at again.
+    unreadable: Vec<ConversationKey>,
+    /// When the unreadable are looked at again.
+    next_reading: Timestamp,
+    /// There is more to do than one round may: the next one does not wait.
+    unfinished: bool,
+    /// Subscribers whose conversations are to be looked at in the next round.
+    pump_next: Vec<usize>,
     random: SmallRng,
     disk: append::Disk,
     retention: retention::Progress,
     next_tick: Timestamp,
+    ticks: u32,
     paused_until: Timestamp,
     draining: bool,
 }
@@ -206,11 +243,16 @@ impl Shard {
             timers: BinaryHeap::new(),
             leaving: VecDeque::new(),
             residencies: 0,
-            unsorted: live,
+            unsorted: live.into_iter().map(Unsorted::Marked).collect(),
+            unreadable: Vec::new(),
+            next_reading: now.after(READ_AGAIN),
+            unfinished: false,
+            pump_next: Vec::new(),
             random: SmallRng::seed_from_u64(shared.settings.seed ^ u64::from(index)),
             disk: append::Disk::default(),
             retention: retention::Progress::default(),
             next_tick: now.after(TICK),
+            ticks: 0,
             paused_until: Timestamp::default(),
             draining: false,
             shared,
@@ -230,11 +272,12 @@ impl Shard {
             let Some((_, sleep)) = &mut alarm else {
                 unreachable!("it was just set")
             };
-            let unsorted = !self.unsorted.is_empty();
+            let has_more = self.unfinished || !self.unsorted.is_empty();
+            self.unfinished = false;
             tokio::select! {
                 biased;
                 count = commands.recv_many(&mut inbox, most) => if count == 0 { break },
-                () = std::future::ready(()), if unsorted => {}
+                () = std::future::ready(()), if has_more => {}
                 () = sleep => alarm = None,
             }
             let mut round = Round::new(self.shared.clock.now());
@@ -243,9 +286,11 @@ impl Shard {
             for command in inbox.drain(..) {
                 stop = self.decide(command, &mut round).or(stop);
             }
+            round.pump.append(&mut self.pump_next);
             self.sort(&mut round);
             self.fire_timers(&mut round);
             self.tick(&mut round);
+            self.retain(&mut round);
             self.pump_all(&mut round);
             self.conclude(round);
             if let Some(stopped) = stop {
@@ -306,8 +351,16 @@ impl Shard {
         }
         self.next_tick = round.now.after(TICK);
         self.let_go(round);
-        self.retain(round);
-        self.publish_backlogs();
+        self.retention.begin();
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(BACKLOG_TICKS) {
+            self.publish_backlogs();
+        }
+        if round.now >= self.next_reading {
+            self.next_reading = round.now.after(READ_AGAIN);
+            self.unsorted
+                .extend(self.unreadable.drain(..).map(Unsorted::Dropped));
+        }
         if self.paused_until <= round.now {
             round.pump.extend(0..self.subscribers.len());
         }
@@ -332,7 +385,6 @@ impl Shard {
                 );
             }
             conversation.dirty = false;
-            conversation.unwritten.clear();
             conversation.touched = round.now;
         }
         let limits = &self.shared.settings.limits;
@@ -353,7 +405,13 @@ impl Shard {
             .healthy
             .store(written.is_ok(), Ordering::Relaxed);
         match written {
-            Ok(()) => round.conclude(limits),
+            Ok(()) => {
+                for &slot in &round.dirty {
+                    let conversation = &mut self.conversations[slot];
+                    conversation.durable = conversation.last;
+                }
+                round.conclude(limits);
+            }
             Err(failure) => {
                 error!(shard = self.index, %failure, "the store did not take a write");
                 metrics.store_failures.inc();
@@ -383,8 +441,7 @@ impl Shard {
         self.subscribers.push(Subscribed {
             name: name.clone(),
             sessions: Vec::new(),
-            again: VecDeque::new(),
-            ready: VecDeque::new(),
+            queue: queue::Queue::default(),
         });
         self.subscriber_numbers.insert(name.clone(), number);
         number
@@ -405,7 +462,7 @@ impl Shard {
         let mut shared = self.shared.backlogs();
         for (subscribed, mut backlog) in self.subscribers.iter().zip(backlogs) {
             // Conversations that wait outside memory have one activity each, at least.
-            backlog.undelivered = backlog.undelivered.max(subscribed.ready.len() as u64);
+            backlog.undelivered = backlog.undelivered.max(subscribed.queue.len() as u64);
             shared.insert((self.index, subscribed.name.clone()), backlog);
         }
     }

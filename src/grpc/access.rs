@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use crate::auth::{self, Authenticator, Principal};
+use crate::engine::Engine;
 use crate::status::Failure;
 
 /// Names the caller of each request, or refuses it.
@@ -54,4 +55,18 @@ pub(super) fn require(allowed: bool, principal: &Principal, needs: &str) -> Resu
         principal: principal.name().to_owned(),
         needs: needs.to_owned(),
     })
+}
+
+/// Ends a call, and counts it if it was refused.
+pub(super) fn answered<T>(
+    engine: &Engine,
+    answer: Result<T, Failure>,
+) -> Result<Response<T>, Status> {
+    match answer {
+        Ok(answer) => Ok(Response::new(answer)),
+        Err(failure) => {
+            engine.metrics().rpc_error(failure.row().reason);
+            Err(failure.into())
+        }
+    }
 }

@@ -211,7 +211,6 @@ impl Bot {
         let client_id = send.client_id;
         let invalid = |field, problem: String| FrameError::Invalid { field, problem };
         let checked = || {
-            check_client_id(&client_id, self.engine.limits().key_bytes)?;
             let activity = send.activity;
             let activity = activity.ok_or_else(|| invalid("activity", "is required".to_owned()))?;
             let conversation = match send.conversation {
@@ -224,6 +223,8 @@ impl Bot {
             }
             Ok((activity, conversation))
         };
+        // One that is refused for its length is not given back: it may be as long as a frame.
+        check_client_id(&client_id, self.engine.limits().key_bytes).about("", cites)?;
         let (activity, conversation) = checked().about(&client_id, cites)?;
         let about = client_id.clone();
         link.send(frame, client_id, conversation, cites, activity)

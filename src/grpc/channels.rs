@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::{caller, require};
+use super::access::{answered, caller, require};
 use super::bots::{RETRY_DELAY, check_instance, reason};
 use super::convert;
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, time};
@@ -24,6 +24,9 @@ use crate::status::Failure;
 /// Outbound activities an adapter has at one time when it does not say.
 const OUTSTANDING: u32 = 1_000;
 
+/// Longest name of a Post, in bytes.
+const POST_ID_BYTES: usize = 256;
+
 /// The service.
 pub(super) struct Service {
     engine: Engine,
@@ -41,26 +44,25 @@ impl ChannelService for Service {
         &self,
         request: Request<v1::PostActivityRequest>,
     ) -> Result<Response<v1::PostActivityResponse>, Status> {
-        let principal = caller(&request)?;
-        let v1::PostActivityRequest {
-            channel_id,
-            activity,
-        } = request.into_inner();
-        let channel = ChannelId::from(channel_id);
-        require_channel(&principal, &channel)?;
-        let activity = activity.ok_or_else(|| Failure::RequestInvalid {
-            field: "activity",
-            problem: "is required".to_owned(),
-        })?;
-        let appended = self
-            .engine
-            .post(&channel, activity)
-            .await
-            .map_err(Failure::from)?;
-        Ok(Response::new(v1::PostActivityResponse {
-            appended: Some(convert::appended(&appended)),
-            repeated_post: appended.repeated,
-        }))
+        let answer = async {
+            let principal = caller(&request)?;
+            let v1::PostActivityRequest {
+                channel_id,
+                activity,
+            } = request.into_inner();
+            let channel = ChannelId::from(channel_id);
+            require_channel(&principal, &channel)?;
+            let activity = activity.ok_or_else(|| Failure::RequestInvalid {
+                field: "activity",
+                problem: "is required".to_owned(),
+            })?;
+            let appended = self.engine.post(&channel, activity).await?;
+            Ok(v1::PostActivityResponse {
+                appended: Some(convert::appended(&appended)),
+                repeated_post: appended.repeated,
+            })
+        };
+        answered(&self.engine, answer.await)
     }
 
     type AttachStream = Responses<Adapter>;
@@ -111,7 +113,7 @@ impl Dialect for Adapter {
             deliveries: i64::from(outstanding),
             bytes: limits.session_credit_bytes,
         };
-        let capabilities = hello.capabilities.unwrap_or_default();
+        let capabilities = hello.capabilities;
         let instance = &hello.instance_id;
         let attached = self
             .engine
@@ -139,6 +141,15 @@ impl Dialect for Adapter {
             None => Err(FrameError::Unknown.into()),
             Some(Asked::Hello(_)) => Err(FrameError::HelloRepeated.into()),
             Some(Asked::Post(post)) => {
+                let length = post.post_id.len();
+                if length > POST_ID_BYTES {
+                    let problem = format!("has {length} bytes, more than {POST_ID_BYTES}");
+                    return Err(FrameError::Invalid {
+                        field: "post_id",
+                        problem,
+                    }
+                    .into());
+                }
                 let about = post.post_id.clone();
                 let activity = post.activity.ok_or_else(|| FrameError::Invalid {
                     field: "activity",

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::access::{caller, require};
+use super::access::{answered, caller, require};
 use super::{convert, page};
+use crate::activity::validate;
 use crate::auth::Principal;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
@@ -24,14 +27,20 @@ use crate::proto::v1::watch_conversation_request::Start as AskedStart;
 use crate::status::Failure;
 use crate::store::Order;
 
+/// Largest conversation reference a send may bring, in bytes: it becomes part of the activity.
+const REFERENCE_BYTES: usize = 16 * 1024;
+
 /// The service.
 pub(super) struct Service {
     engine: Engine,
+    /// Places for watchers.
+    watchers: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine }
+        let watchers = Arc::new(Semaphore::new(engine.limits().watchers));
+        Self { engine, watchers }
     }
 
     /// A conversation, if the caller may see it; otherwise it is as unknown as one that is not there.
@@ -50,152 +59,165 @@ impl ConversationService for Service {
         &self,
         request: Request<v1::SendActivityRequest>,
     ) -> Result<Response<v1::SendActivityResponse>, Status> {
-        let caller = caller(&request)?;
-        let request = request.into_inner();
-        let (key, reference) = target(request.target)?;
-        let bot = (!request.bot_id.is_empty()).then(|| BotId::from(request.bot_id));
-        // A principal that is one bot speaks for that bot unless it says otherwise.
-        let bot = bot.or_else(|| only(caller.bots()).cloned());
-        let (allowed, needs) = match &bot {
-            Some(bot) => (
-                caller.may_speak_for(bot),
-                format!("`backend` or `bot:{bot}`"),
-            ),
-            None => (caller.may_speak_for_all(), "`backend`".to_owned()),
-        };
-        require(allowed, &caller, &needs)?;
-        if !caller.may_speak_for_all() {
-            self.visible(&caller, &key)?;
-        }
-        let activity = request.activity.ok_or_else(|| required("activity"))?;
-        let limit = self.engine.limits().key_bytes;
-        if request.request_id.len() > limit {
-            let problem = format!(
-                "has {} bytes, more than `key_bytes={limit}`",
-                request.request_id.len()
-            );
-            return Err(Failure::RequestInvalid {
-                field: "request_id",
-                problem,
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let (key, reference) = target(request.target)?;
+            let bot = (!request.bot_id.is_empty()).then(|| BotId::from(request.bot_id));
+            // A principal that is one bot speaks for that bot unless it says otherwise.
+            let bot = bot.or_else(|| only(caller.bots()).cloned());
+            let (allowed, needs) = match &bot {
+                Some(bot) => (
+                    caller.may_speak_for(bot),
+                    format!("`backend` or `bot:{bot}`"),
+                ),
+                None => (caller.may_speak_for_all(), "`backend`".to_owned()),
+            };
+            require(allowed, &caller, &needs)?;
+            if !caller.may_speak_for_all() {
+                self.visible(&caller, &key)?;
             }
-            .into());
-        }
-        let idempotency = (!request.request_id.is_empty()).then_some(request.request_id);
-        let sent = self
-            .engine
-            .send_activity(key, bot, reference, idempotency, activity);
-        let appended = sent.await.map_err(Failure::from)?;
-        Ok(Response::new(v1::SendActivityResponse {
-            appended: Some(convert::appended(&appended)),
-            repeated_send: appended.repeated,
-        }))
+            let activity = request.activity.ok_or_else(|| required("activity"))?;
+            let limit = self.engine.limits().key_bytes;
+            if request.request_id.len() > limit {
+                let problem = format!(
+                    "has {} bytes, more than `key_bytes={limit}`",
+                    request.request_id.len()
+                );
+                return Err(Failure::RequestInvalid {
+                    field: "request_id",
+                    problem,
+                });
+            }
+            let idempotency = (!request.request_id.is_empty()).then_some(request.request_id);
+            let sent = self
+                .engine
+                .send_activity(key, bot, reference, idempotency, activity);
+            let appended = sent.await?;
+            Ok(v1::SendActivityResponse {
+                appended: Some(convert::appended(&appended)),
+                repeated_send: appended.repeated,
+            })
+        };
+        answered(&self.engine, answer.await)
     }
 
     async fn get_conversation(
         &self,
         request: Request<v1::GetConversationRequest>,
     ) -> Result<Response<v1::GetConversationResponse>, Status> {
-        let caller = caller(&request)?;
-        let key = convert::key(request.into_inner().conversation, "conversation")?;
-        let conversation = self.visible(&caller, &key)?;
-        Ok(Response::new(v1::GetConversationResponse {
-            conversation: Some(convert::conversation(&key, conversation)),
-        }))
+        let answer = async {
+            let caller = caller(&request)?;
+            let key = convert::key(request.into_inner().conversation, "conversation")?;
+            let conversation = self.visible(&caller, &key)?;
+            Ok(v1::GetConversationResponse {
+                conversation: Some(convert::conversation(&key, conversation)),
+            })
+        };
+        answered(&self.engine, answer.await)
     }
 
     async fn list_conversations(
         &self,
         request: Request<v1::ListConversationsRequest>,
     ) -> Result<Response<v1::ListConversationsResponse>, Status> {
-        let caller = caller(&request)?;
-        let request = request.into_inner();
-        let filter = filter(&caller, request.filter)?;
-        let size = page::size(request.page_size, self.engine.limits().page)?;
-        let after: Option<ListPosition> = page::after(&request.page_token)?;
-        let found = self
-            .engine
-            .conversations(&filter, after.as_ref(), size)
-            .map_err(Failure::from)?;
-        let next = found
-            .last()
-            .filter(|_| found.len() == size)
-            .map(page::token);
-        let mut conversations = Vec::with_capacity(found.len());
-        for ListPosition {
-            conversation: key, ..
-        } in &found
-        {
-            let stored = self.engine.conversation(key).map_err(Failure::from)?;
-            conversations.push(convert::conversation(key, stored));
-        }
-        Ok(Response::new(v1::ListConversationsResponse {
-            conversations,
-            next_page_token: next.unwrap_or_default(),
-        }))
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let filter = filter(&caller, request.filter)?;
+            let size = page::size(request.page_size, self.engine.limits().page)?;
+            let after: Option<ListPosition> = page::after(&request.page_token)?;
+            let found = self.engine.conversations(&filter, after.as_ref(), size)?;
+            let mut conversations = Vec::with_capacity(found.len());
+            let mut room = page::Room::new(self.engine.limits().page_bytes);
+            for position in &found {
+                let key = &position.conversation;
+                let conversation = convert::conversation(key, self.engine.conversation(key)?);
+                if !room.take(conversation.encoded_len()) {
+                    break;
+                }
+                conversations.push(conversation);
+            }
+            let is_last = found.len() < size && conversations.len() == found.len();
+            let last = found[..conversations.len()].last().filter(|_| !is_last);
+            Ok(v1::ListConversationsResponse {
+                conversations,
+                next_page_token: last.map(page::token).unwrap_or_default(),
+            })
+        };
+        answered(&self.engine, answer.await)
     }
 
     async fn list_members(
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
-        let caller = caller(&request)?;
-        let request = request.into_inner();
-        let key = convert::key(request.conversation, "conversation")?;
-        self.visible(&caller, &key)?;
-        let size = page::size(request.page_size, self.engine.limits().page)?;
-        let after: Option<String> = page::after(&request.page_token)?;
-        let members = self
-            .engine
-            .members(&key, after.as_deref(), size)
-            .map_err(Failure::from)?;
-        let last = members.last().filter(|_| members.len() == size);
-        let next = last.and_then(|member| member.id.as_ref()).map(page::token);
-        Ok(Response::new(v1::ListMembersResponse {
-            members,
-            next_page_token: next.unwrap_or_default(),
-        }))
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let key = convert::key(request.conversation, "conversation")?;
+            self.visible(&caller, &key)?;
+            let size = page::size(request.page_size, self.engine.limits().page)?;
+            let after: Option<String> = page::after(&request.page_token)?;
+            let mut members = self.engine.members(&key, after.as_deref(), size)?;
+            let found = members.len();
+            let mut room = page::Room::new(self.engine.limits().page_bytes);
+            let fitting = members
+                .iter()
+                .take_while(|member| room.take(member.encoded_len()))
+                .count();
+            members.truncate(fitting);
+            let is_last = found < size && fitting == found;
+            let last = members.last().filter(|_| !is_last);
+            let next = last.and_then(|member| member.id.as_ref()).map(page::token);
+            Ok(v1::ListMembersResponse {
+                members,
+                next_page_token: next.unwrap_or_default(),
+            })
+        };
+        answered(&self.engine, answer.await)
     }
 
     async fn list_activities(
         &self,
         request: Request<v1::ListActivitiesRequest>,
     ) -> Result<Response<ListActivitiesResponse>, Status> {
-        let caller = caller(&request)?;
-        let request = request.into_inner();
-        let order = match request.order() {
-            v1::ReadOrder::Unspecified | v1::ReadOrder::OldestFirst => Order::Ascending,
-            v1::ReadOrder::NewestFirst => Order::Descending,
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let order = match request.order() {
+                v1::ReadOrder::Unspecified | v1::ReadOrder::OldestFirst => Order::Ascending,
+                v1::ReadOrder::NewestFirst => Order::Descending,
+            };
+            let key = convert::key(request.conversation, "conversation")?;
+            let conversation = self.visible(&caller, &key)?;
+            let limits = self.engine.limits();
+            let page = Page {
+                entries: page::size(request.page_size, limits.page)?,
+                bytes: limits.page_bytes,
+            };
+            let after: Option<Sequence> = page::after(&request.page_token)?;
+            let (first, last) = (conversation.first, conversation.last);
+            let (from, to) = match (after, order) {
+                (None, _) => (first, last),
+                (Some(after), Order::Ascending) => (after.next().max(first), last),
+                (Some(after), Order::Descending) => (first, after.previous()),
+            };
+            let entries = self.engine.activities(&key, from, to, order, page)?;
+            let end = match order {
+                Order::Ascending => to,
+                Order::Descending => from,
+            };
+            let next = entries
+                .last()
+                .map(|entry| entry.sequence)
+                .filter(|reached| *reached != end);
+            Ok(ListActivitiesResponse {
+                entries: entries.iter().map(|entry| convert::entry(entry)).collect(),
+                next_page_token: next.as_ref().map(page::token).unwrap_or_default(),
+            })
         };
-        let key = convert::key(request.conversation, "conversation")?;
-        let conversation = self.visible(&caller, &key)?;
-        let limits = self.engine.limits();
-        let page = Page {
-            entries: page::size(request.page_size, limits.page)?,
-            bytes: limits.page_bytes,
-        };
-        let after: Option<Sequence> = page::after(&request.page_token)?;
-        let (first, last) = (conversation.first, conversation.last);
-        let (from, to) = match (after, order) {
-            (None, _) => (first, last),
-            (Some(after), Order::Ascending) => (after.next().max(first), last),
-            (Some(after), Order::Descending) => (first, after.previous()),
-        };
-        let entries = self
-            .engine
-            .activities(&key, from, to, order, page)
-            .map_err(Failure::from)?;
-        let end = match order {
-            Order::Ascending => to,
-            Order::Descending => from,
-        };
-        let next = entries
-            .last()
-            .map(|entry| entry.sequence)
-            .filter(|reached| *reached != end);
-        Ok(Response::new(ListActivitiesResponse {
-            entries: entries.iter().map(|entry| convert::entry(entry)).collect(),
-            next_page_token: next.as_ref().map(page::token).unwrap_or_default(),
-        }))
+        answered(&self.engine, answer.await)
     }
 
     type WatchConversationStream =
@@ -205,34 +227,36 @@ impl ConversationService for Service {
         &self,
         request: Request<v1::WatchConversationRequest>,
     ) -> Result<Response<Self::WatchConversationStream>, Status> {
-        let caller = caller(&request)?;
-        let request = request.into_inner();
-        let start = match request.start {
-            None => Start::After(Sequence::START),
-            Some(AskedStart::AfterSequence(sequence)) => Start::After(Sequence(sequence)),
-            Some(AskedStart::OnlyNew(true)) => Start::End,
-            Some(AskedStart::OnlyNew(false)) => {
-                let problem = "must be true if set".to_owned();
-                return Err(Failure::RequestInvalid {
-                    field: "only_new",
-                    problem,
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let start = match request.start {
+                None => Start::After(Sequence::START),
+                Some(AskedStart::AfterSequence(sequence)) => Start::After(Sequence(sequence)),
+                Some(AskedStart::OnlyNew(true)) => Start::End,
+                Some(AskedStart::OnlyNew(false)) => {
+                    let problem = "must be true if set".to_owned();
+                    return Err(Failure::RequestInvalid {
+                        field: "only_new",
+                        problem,
+                    });
                 }
-                .into());
-            }
+            };
+            let key = convert::key(request.conversation, "conversation")?;
+            self.visible(&caller, &key)?;
+            let limit = self.engine.limits().watchers;
+            let place = Arc::clone(&self.watchers).try_acquire_owned();
+            let place = place.map_err(|_| Failure::TooManyWatchers { limit })?;
+            let follower = self.engine.follow(key, start).await?;
+            let watch = Watch::new(follower, self.engine.clone(), place);
+            let steps = futures_util::stream::unfold(watch, |mut watch| async move {
+                let step = watch.step().await?;
+                Some((step, watch))
+            });
+            let steps: Self::WatchConversationStream = Box::pin(steps);
+            Ok(steps)
         };
-        let key = convert::key(request.conversation, "conversation")?;
-        self.visible(&caller, &key)?;
-        let follower = self
-            .engine
-            .follow(key, start)
-            .await
-            .map_err(Failure::from)?;
-        let watch = Watch::new(follower, self.engine.clone());
-        let steps = futures_util::stream::unfold(watch, |mut watch| async move {
-            let step = watch.step().await?;
-            Some((step, watch))
-        });
-        Ok(Response::new(Box::pin(steps)))
+        answered(&self.engine, answer.await)
     }
 }
 
@@ -247,14 +271,23 @@ struct Watch {
     /// Armed again only when it rings, so that an activity costs no timer.
     alarm: Sleep,
     ended: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Watch {
-    fn new(follower: Follower, engine: Engine) -> Self {
+    fn new(follower: Follower, engine: Engine, place: OwnedSemaphorePermit) -> Self {
         engine.metrics().watchers.inc();
         let told = engine.clock().now();
         let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
-        Self { follower, engine, ready: VecDeque::new(), told, alarm, ended: false }
+        Self {
+            follower,
+            engine,
+            ready: VecDeque::new(),
+            told,
+            alarm,
+            ended: false,
+            _place: place,
+        }
     }
 
     /// When a watcher that hears nothing more is told where it stands.
@@ -332,20 +365,38 @@ fn target(
                 channel_id: reference.channel_id.clone().unwrap_or_default(),
                 conversation_id: conversation.unwrap_or_default(),
             };
-            Ok((
-                convert::key(Some(name), "reference")?,
-                Some(Box::new(reference)),
-            ))
+            let key = convert::key(Some(name), "reference")?;
+            let bytes = reference.encoded_len();
+            if bytes > REFERENCE_BYTES {
+                let problem = format!("has {bytes} bytes, more than {REFERENCE_BYTES}");
+                return Err(Failure::RequestInvalid {
+                    field: "reference",
+                    problem,
+                });
+            }
+            Ok((key, Some(Box::new(reference))))
         }
     }
 }
 
 /// What to list, if the caller may. Without a filter: all that the caller may see.
 fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
+    let checked = |field: &'static str, id: String| match validate::id(field, &id) {
+        Ok(()) => Ok(id),
+        Err(problem) => Err(Failure::RequestInvalid {
+            field: "filter",
+            problem: format!("is invalid: {problem}"),
+        }),
+    };
     let filter = match asked {
-        Some(Asked::ChannelId(channel)) => Filter::Channel(ChannelId::from(channel)),
-        Some(Asked::BotId(bot)) => Filter::Bot(BotId::from(bot)),
-        Some(Asked::User(user)) => Filter::User(ChannelId::from(user.channel_id), user.user_id),
+        Some(Asked::ChannelId(channel)) => {
+            Filter::Channel(ChannelId::from(checked("channel_id", channel)?))
+        }
+        Some(Asked::BotId(bot)) => Filter::Bot(BotId::from(checked("bot_id", bot)?)),
+        Some(Asked::User(user)) => Filter::User(
+            ChannelId::from(checked("user.channel_id", user.channel_id)?),
+            checked("user.user_id", user.user_id)?,
+        ),
         None if caller.may_read_all() => Filter::All,
         None => match (only(caller.bots()), only(caller.channels())) {
             (Some(bot), None) => Filter::Bot(bot.clone()),

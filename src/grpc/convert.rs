@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::activity::validate;
 use crate::clock::Timestamp;
 use crate::engine::log::Entry;
 use crate::engine::session::{self, Outcome};
@@ -15,17 +16,16 @@ pub(super) fn key(
     name: Option<v1::ConversationName>,
     field: &'static str,
 ) -> Result<ConversationKey, Failure> {
-    let missing = |problem: &str| Failure::RequestInvalid {
+    let invalid = |problem: &str| Failure::RequestInvalid {
         field,
         problem: problem.to_owned(),
     };
-    let name = name.ok_or_else(|| missing("is required"))?;
-    if name.channel_id.is_empty() || name.conversation_id.is_empty() {
-        return Err(missing("needs `channel_id` and `conversation_id`"));
-    }
-    // Ids are parts of keys, where NUL ends a part.
-    if name.channel_id.contains('\0') || name.conversation_id.contains('\0') {
-        return Err(missing("has a control character"));
+    let name = name.ok_or_else(|| invalid("is required"))?;
+    for (part, id) in [
+        ("channel_id", &name.channel_id),
+        ("conversation_id", &name.conversation_id),
+    ] {
+        validate::id(part, id).map_err(|problem| invalid(&format!("is invalid: {problem}")))?;
     }
     Ok(ConversationKey {
         channel: ChannelId::from(name.channel_id),

@@ -23,6 +23,29 @@ pub(super) fn size(asked: i32, limit: usize) -> Result<usize, Failure> {
     }
 }
 
+/// What is left of a page's bytes. The first item is taken whatever its size.
+pub(super) struct Room {
+    bytes: usize,
+    is_empty: bool,
+}
+
+impl Room {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self {
+            bytes,
+            is_empty: true,
+        }
+    }
+
+    /// Whether an item of `bytes` still fits.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.is_empty || bytes <= self.bytes;
+        self.is_empty = false;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        fits
+    }
+}
+
 /// What a page token says.
 pub(super) trait Token: Sized {
     fn to_text(&self) -> String;

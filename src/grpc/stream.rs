@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::engine::session::{Event, Events, Refused, Session};
 use crate::engine::{Engine, Error, FrameError, Link};
 use crate::id::DeliveryId;
 use crate::proto::v1;
-use crate::status::Failure;
+use crate::status::{self, Failure};
 
 /// Heartbeats that may be missed before a stream is dead.
 const MISSED_HEARTBEATS: u32 = 2;
@@ -207,11 +207,14 @@ impl<D: Dialect> Reader<D> {
         let mut ended = pin!(link.session().ended());
         let mut frame = 1;
         loop {
-            link.has_room().await;
+            let next = async {
+                link.has_room().await;
+                self.frames.message().await
+            };
             let request = tokio::select! {
                 biased;
                 () = &mut ended => return,
-                request = self.frames.message() => request,
+                request = next => request,
                 () = &mut alarm => {
                     if clock.now() >= heard.after(silence) {
                         return link.end(Error::HeartbeatMissed(silence));
@@ -267,7 +270,8 @@ enum State<D: Dialect> {
     /// The session goes on.
     Open {
         events: Events,
-        session: Arc<Session>,
+        /// Not kept alive: the events end when the session has no one left but this stream.
+        session: Weak<Session>,
         beat: Sleep,
     },
     /// Nothing more will come.
@@ -308,7 +312,7 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                             let beat = Self::next_beat(&this.engine);
                             this.state = State::Open {
                                 events,
-                                session,
+                                session: Arc::downgrade(&session),
                                 beat,
                             };
                             return Poll::Ready(Some(Ok(welcome)));
@@ -323,6 +327,9 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                 } => match events.poll_next(cx) {
                     Poll::Ready(Some(Event::End(error))) => return this.fail(error.into()),
                     Poll::Ready(Some(event)) => {
+                        if let Event::Refused(Refused { error, .. }) = &event {
+                            this.engine.metrics().rpc_error(status::row(error).reason);
+                        }
                         if let Some(frame) = D::say(event) {
                             return Poll::Ready(Some(Ok(frame)));
                         }
@@ -331,6 +338,9 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                     Poll::Pending => {
                         ready!(beat.as_mut().poll(cx));
                         *beat = Self::next_beat(&this.engine);
+                        let Some(session) = session.upgrade() else {
+                            continue;
+                        };
                         let backlog = this.engine.backlog(&session.subscriber);
                         let heartbeat = convert::heartbeat(backlog, session.credit());
                         return Poll::Ready(Some(Ok(D::beat(heartbeat))));

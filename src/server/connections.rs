@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -9,7 +10,10 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
+
+use crate::limits::Limits;
 
 /// Flow-control window of a stream and of a connection, in bytes: what a client may send ahead. Large
 /// enough that a bot's frames do not wait for window updates, small enough that one stream cannot
@@ -33,10 +37,12 @@ pub(super) struct Connections {
     builder: Builder<TokioExecutor>,
     router: axum::Router,
     open: GracefulShutdown,
+    /// Places for connections; who finds none is sent away.
+    places: Arc<Semaphore>,
 }
 
 impl Connections {
-    pub(super) fn new(router: axum::Router) -> Self {
+    pub(super) fn new(router: axum::Router, limits: &Limits) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -55,6 +61,7 @@ impl Connections {
             builder,
             router,
             open: GracefulShutdown::new(),
+            places: Arc::new(Semaphore::new(limits.connections)),
         }
     }
 
@@ -82,17 +89,25 @@ impl Connections {
     }
 
     fn serve(&self, socket: TcpStream) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return debug!("a connection was closed: there are as many as `connections` allows");
+        };
         // Frames are small and wait for nobody.
         if let Err(error) = socket.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         let service = TowerToHyperService::new(self.router.clone());
-        let connection = self
-            .builder
-            .serve_connection_with_upgrades(TokioIo::new(socket), service);
-        let connection = self.open.watch(connection.into_owned());
+        let (builder, watcher) = (self.builder.clone(), self.open.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let _place = place;
+            // The HTTP library waits for ever for the very first bytes.
+            let speaks = tokio::time::timeout(HEADER_READ_TIMEOUT, socket.readable()).await;
+            if !matches!(speaks, Ok(Ok(()))) {
+                return;
+            }
+            let socket = TokioIo::new(socket);
+            let connection = builder.serve_connection_with_upgrades(socket, service);
+            if let Err(error) = watcher.watch(connection.into_owned()).await {
                 debug!(%error, "a connection ended");
             }
         });

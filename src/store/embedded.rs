@@ -204,8 +204,8 @@ impl Store for Embedded {
 
     fn get(&self, key: &Key<'_>) -> Result<Option<Bytes>, Error> {
         let keyspace = self.keyspaces.of(key.table());
-        // Of a snapshot, since the database puts a batch into memory write by write.
-        guarded(|| self.database.snapshot().get(keyspace, key.encode()))
+        // A single value is old or new, never in between; and only what is in the journal is in memory.
+        guarded(|| keyspace.get(key.encode()))
             .map(|value| value.map(Bytes::from))
             .map_err(|failure| self.fail(failure))
     }

@@ -482,6 +482,16 @@ impl KeyRange {
         Self::before(Table::Expiry, bucket)
     }
 
+    /// The part of the range that comes after `key`, an encoded key of its table.
+    #[must_use]
+    pub fn after(mut self, key: &[u8]) -> Self {
+        if key >= self.start.as_slice() {
+            self.start = key.to_vec();
+            self.start.push(0);
+        }
+        self
+    }
+
     /// The keys of a table whose first part is a number below `number`.
     fn before(table: Table, number: u32) -> Self {
         let mut end = vec![table.tag()];

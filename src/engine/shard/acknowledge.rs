@@ -67,12 +67,12 @@ impl Shard {
             want_result,
             ..
         } = request;
-        let is_egress = session.is_adapter();
+        let is_egress = session.is_egress();
         let mut acked = Vec::new();
         for &id in deliveries {
             let outcome = match self.held_by(session, id) {
                 Some(place) => {
-                    self.let_loose(session.number, id);
+                    self.let_loose(session.number, id, round);
                     act(self, place, round);
                     Outcome::Ok
                 }
@@ -100,10 +100,6 @@ impl Shard {
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
             }
-        }
-        if is_egress && let Some(attached) = self.attached.get(&session.number) {
-            // What it has room for may be of another conversation.
-            round.pump.push(attached.subscriber);
         }
         if !acked.is_empty() {
             round.answer(session, *frame, Event::Acked(acked));
@@ -157,6 +153,7 @@ impl Shard {
     /// what one command put into it: nothing more is needed for all or nothing.
     pub(super) fn commit(&mut self, commit: Commit, round: &mut Round) {
         let Commit {
+            room: _room,
             session,
             frame,
             delivery,
@@ -197,7 +194,7 @@ impl Shard {
                 self.write_outbound(place.slot, &draft, author, &answered, round)
             })
             .collect();
-        self.let_loose(session.number, delivery);
+        self.let_loose(session.number, delivery, round);
         self.finish(place, round);
         self.count_ack(Outcome::Ok);
         let acked = Acked {

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::debug;
 
+use super::once::Once;
+use super::queue::Lane;
 use super::residency::is_for;
 use super::{Place, Shard};
-use crate::activity::{Draft, Kind, Outline, Stamp};
+use crate::activity::{Draft, Outline, Stamp};
 use crate::clock::Timestamp;
 use crate::engine::command::{Append, From};
 use crate::engine::conversation::{Conversation, Reader, Stored};
@@ -19,15 +21,12 @@ use crate::engine::round::Round;
 use crate::engine::session::{Appended, Session, Subscriber};
 use crate::engine::settings::Outbound;
 use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
-use crate::proto::{storage, v1};
+use crate::proto::v1;
 use crate::store::keys::{Key, ListBy};
 use crate::store::record;
 
 /// How long a look at the disk's free space holds.
 const DISK_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// The scope of what channels post; the scope of what a bot says is its id, which is never empty.
-const CHANNEL_SCOPE: &str = "";
 
 /// What the shard knows of the disk's free space.
 #[derive(Default)]
@@ -47,6 +46,7 @@ pub(super) struct Answered {
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append {
+            room: _room,
             conversation,
             draft,
             from,
@@ -125,7 +125,7 @@ impl Shard {
             Err(Error::ConversationUnknown(_)) => None,
             Err(error) => return Err(error),
         };
-        let once = Once::new(&key, CHANNEL_SCOPE, idempotency, &draft);
+        let once = Once::new(&key, &Author::Channel, idempotency, &draft, None);
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -161,9 +161,10 @@ impl Shard {
             // A bot may not learn of conversations that are not its own.
             return Err(Error::ConversationUnknown(key));
         }
+        let author = Author::Bot(bot);
         // Looked up before the fence: what was stored while the sender held the delivery stays its
         // result, and nothing is written now.
-        let once = Once::new(&key, bot.as_str(), idempotency, &draft);
+        let once = Once::new(&key, &author, idempotency, &draft, None);
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -181,7 +182,7 @@ impl Shard {
             None => Answered::default(),
         };
         self.check_disk(round.now)?;
-        let appended = self.write_outbound(slot, &draft, Author::Bot(bot), &answered, round);
+        let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
     }
@@ -206,7 +207,8 @@ impl Shard {
             }
             None => self.only_bot(slot)?,
         };
-        let once = Once::new(&key, bot.as_str(), idempotency, &draft);
+        let author = Author::Backend(bot);
+        let once = Once::new(&key, &author, idempotency, &draft, reference.as_deref());
         if let Some(repeated) = self.seen(&once, round)? {
             return Ok(repeated);
         }
@@ -216,7 +218,7 @@ impl Shard {
             recipient: reference.user,
             locale: reference.locale,
         });
-        let appended = self.write_outbound(slot, &draft, Author::Backend(bot), &answered, round);
+        let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
     }
@@ -423,12 +425,11 @@ impl Shard {
         if let Some(feed) = conversation.feed.upgrade() {
             round.publish(feed, &entry);
         }
-        conversation.unwritten.push(Arc::clone(&entry));
         for seat in 0..self.conversations[slot].seats.len() {
             let taken = &mut self.conversations[slot].seats[seat];
             let is_for_it = is_for(&taken.reader, &entry);
             if taken.subscription.learn(&entry, is_for_it) {
-                self.enqueue(slot, seat, false, round);
+                self.enqueue(slot, seat, Lane::Ready, round);
             }
         }
         Appended {
@@ -437,182 +438,6 @@ impl Shard {
             repeated: false,
         }
     }
-
-    /// Keeps the members: who joins, who leaves, and who speaks.
-    fn learn_members(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
-        let conversation = &mut self.conversations[slot];
-        let speaker = draft
-            .from
-            .as_ref()
-            .filter(|from| !is_bot(conversation, from));
-        let joining = draft.members_added.iter().map(|account| (account, true));
-        for (account, renew) in speaker
-            .map(|account| (account, false))
-            .into_iter()
-            .chain(joining)
-        {
-            let Some(id) = account.id.as_deref() else {
-                continue;
-            };
-            if !renew && conversation.knows_member(id) {
-                continue;
-            }
-            conversation.remember_member(id);
-            let key = Key::Member {
-                conversation: &conversation.key,
-                member: id,
-            };
-            // An unreadable store shows when the round is written.
-            let is_new = !matches!(self.shared.store.get(&key), Ok(Some(_)));
-            if renew || is_new {
-                round.batch.put(&key, account.encode_to_vec().into());
-            }
-            if is_new {
-                let by = ListBy::User(&conversation.key.channel, id);
-                let (start, conversation) = (conversation.start_time, &conversation.key);
-                round.batch.put(
-                    &Key::Listing {
-                        by,
-                        start,
-                        conversation,
-                    },
-                    Bytes::new(),
-                );
-            }
-        }
-        for account in &draft.members_removed {
-            let Some(id) = account.id.as_deref() else {
-                continue;
-            };
-            conversation.known_members.remove(id);
-            round.batch.delete(&Key::Member {
-                conversation: &conversation.key,
-                member: id,
-            });
-        }
-    }
-
-    /// Keeps the reference fresh: who last spoke for the user, in which language, called back where.
-    fn freshen_reference(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
-        let conversation = &mut self.conversations[slot];
-        let is_update = draft.kind == Kind::ConversationUpdate;
-        let users = |account: &&v1::ChannelAccount| !is_bot(conversation, account);
-        let user = if is_update {
-            let joined = draft.members_added.iter().find(users);
-            joined.filter(|_| conversation.reference.user.is_none())
-        } else {
-            draft.from.as_ref().filter(users)
-        };
-        let user = user.cloned();
-        let reference = &mut conversation.reference;
-        let mut changed = conversation.last == Sequence::START;
-        changed |= renew(&mut reference.user, user.as_ref());
-        // Later posts often name the conversation by its id alone; that is no news.
-        let told = draft.conversation.as_ref().filter(|account| {
-            **account
-                != v1::ConversationAccount {
-                    id: account.id.clone(),
-                    ..Default::default()
-                }
-        });
-        changed |= renew(&mut reference.conversation, told);
-        changed |= renew(&mut reference.service_url, draft.service_url.as_ref());
-        changed |= renew(&mut reference.locale, draft.locale.as_ref());
-        if changed {
-            let key = Key::Conversation {
-                conversation: &conversation.key,
-            };
-            round
-                .batch
-                .put(&key, record::encode(&conversation.conversation_record()));
-        }
-    }
-
-    /// The result of an earlier append with the same key.
-    fn seen(&self, once: &Option<Once>, round: &Round) -> Result<Option<Appended>, Error> {
-        let Some(once) = once else { return Ok(None) };
-        let generation = self.generation(round.now);
-        let key = |generation| Key::Idempotency {
-            generation,
-            conversation: &once.conversation,
-            scope: &once.scope,
-            key: &once.key,
-        };
-        let (payload_hash, appended) = match round.results.get(&key(generation).encode()) {
-            Some(result) => result.clone(),
-            None => {
-                let store = &self.shared.store;
-                let mut stored = store.get(&key(generation))?;
-                if stored.is_none() {
-                    stored = store.get(&key(generation.saturating_sub(1)))?;
-                }
-                let Some(stored) = stored else {
-                    return Ok(None);
-                };
-                let stored = record::decode_idempotency(&key(generation), stored)?;
-                let appended = Appended {
-                    activity_id: stored.activity_id.into(),
-                    sequence: Sequence(stored.sequence),
-                    repeated: true,
-                };
-                (stored.payload_hash.to_vec(), appended)
-            }
-        };
-        if payload_hash != once.payload_hash {
-            return Err(Error::IdempotencyMismatch {
-                key: once.key.clone(),
-            });
-        }
-        Ok(Some(appended))
-    }
-
-    /// Keeps the result of an append, written with it.
-    fn keep_result(&self, once: Option<Once>, appended: &Appended, round: &mut Round) {
-        let Some(once) = once else { return };
-        let key = Key::Idempotency {
-            generation: self.generation(round.now),
-            conversation: &once.conversation,
-            scope: &once.scope,
-            key: &once.key,
-        };
-        let result = storage::Idempotency {
-            payload_hash: once.payload_hash.to_vec().into(),
-            sequence: appended.sequence.0,
-            activity_id: appended.activity_id.to_string(),
-        };
-        round.batch.put(&key, record::encode(&result));
-        let repeated = Appended {
-            repeated: true,
-            ..appended.clone()
-        };
-        round
-            .results
-            .insert(key.encode(), (once.payload_hash.to_vec(), repeated));
-    }
-}
-
-/// What makes an append happen once.
-struct Once {
-    conversation: ConversationKey,
-    scope: String,
-    key: String,
-    payload_hash: [u8; 32],
-}
-
-impl Once {
-    fn new(
-        conversation: &ConversationKey,
-        scope: &str,
-        key: Option<String>,
-        draft: &Draft,
-    ) -> Option<Self> {
-        Some(Self {
-            conversation: conversation.clone(),
-            scope: scope.to_owned(),
-            key: key?,
-            payload_hash: draft.payload_hash,
-        })
-    }
 }
 
 /// The id of the next activity, in the shape of the public service's ids (reference: seven digits,
@@ -620,23 +445,4 @@ impl Once {
 fn next_activity_id(conversation: &Conversation) -> Arc<str> {
     let (id, sequence) = (&conversation.key.conversation, conversation.last.next());
     format!("{id}|{:07}", sequence.0).into()
-}
-
-/// Whether an account is a bot of the conversation.
-fn is_bot(conversation: &Conversation, account: &v1::ChannelAccount) -> bool {
-    let bot = conversation
-        .reference
-        .bot
-        .as_ref()
-        .and_then(|bot| bot.id.as_ref());
-    account.id.is_some() && account.id.as_ref() == bot || account.role.as_deref() == Some("bot")
-}
-
-/// Replaces `kept` by what was told, if anything was. Returns whether that changed it.
-fn renew<T: Clone + PartialEq>(kept: &mut Option<T>, told: Option<&T>) -> bool {
-    let changed = told.is_some() && kept.as_ref() != told;
-    if changed {
-        *kept = told.cloned();
-    }
-    changed
 }

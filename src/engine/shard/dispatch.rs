@@ -4,9 +4,12 @@ use std::cmp::Reverse;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tracing::{debug, error};
+use tracing::debug;
 
+use super::queue::Lane;
+use super::residency::Filled;
 use super::{Attached, Place, Shard};
 use crate::engine::conversation::Reader;
 use crate::engine::delivery::{Return, State};
@@ -16,6 +19,10 @@ use crate::id::DeliveryId;
 use crate::proto::storage;
 use crate::store::keys::Key;
 use crate::store::record;
+
+/// How long a conversation rests that was released when no other session has room: the one that
+/// released it is stopping, or would release it again.
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shard {
     pub(super) fn attach(&mut self, session: Arc<Session>, round: &mut Round) {
@@ -42,10 +49,10 @@ impl Shard {
         self.subscribers[attached.subscriber]
             .sessions
             .retain(|other| *other != number);
-        let mut held: Vec<_> = attached.held.into_keys().collect();
+        let mut held: Vec<_> = attached.held.into_iter().collect();
         held.sort_unstable();
         for id in held {
-            if let Some(place) = self.let_loose(number, id) {
+            if let Some(place) = self.let_loose(number, id, round) {
                 self.take_back(place, Return::Lost, round);
             }
         }
@@ -57,23 +64,32 @@ impl Shard {
         let attached = self.attached.get(&session.number)?;
         attached
             .held
-            .contains_key(&id)
+            .contains(&id)
             .then(|| self.held.get(&id).copied())?
     }
 
     /// Notes that a session does not hold a delivery any more. Returns where it belongs.
     ///
-    /// An adapter's credit is for what it has at one time, so that it has room again; a bot grants
-    /// anew.
-    pub(super) fn let_loose(&mut self, number: session::Number, id: DeliveryId) -> Option<Place> {
-        if let Some(attached) = self.attached.get_mut(&number)
-            && let Some(bytes) = attached.held.remove(&id)
-            && attached.session.is_adapter()
-        {
-            attached.session.refund(bytes);
-        }
+    /// An adapter's credit is what it may have at one time, so it gets back what the delivery used; a
+    /// bot grants its own.
+    pub(super) fn let_loose(
+        &mut self,
+        number: session::Number,
+        id: DeliveryId,
+        round: &mut Round,
+    ) -> Option<Place> {
         let place = self.held.remove(&id)?;
         self.shared.held.fetch_sub(1, Ordering::Relaxed);
+        if let Some(attached) = self.attached.get_mut(&number) {
+            attached.held.remove(&id);
+            let seat = &self.conversations[place.slot].seats[place.seat];
+            if seat.reader == Reader::Egress
+                && let Some(entry) = seat.subscription.first()
+            {
+                attached.session.refund(entry.activity.len());
+                round.pump.push(attached.subscriber);
+            }
+        }
         Some(place)
     }
 
@@ -100,7 +116,12 @@ impl Shard {
         self.conversations[slot].seats[seat]
             .subscription
             .give_back(why);
-        self.enqueue(slot, seat, true, round);
+        if why == Return::Release && !self.others_have_room(place) {
+            let until = round.now.after(RELEASE_PAUSE);
+            let taken = &mut self.conversations[slot].seats[seat];
+            taken.subscription.rest(until);
+        }
+        self.enqueue(slot, seat, Lane::Again, round);
         self.arm(slot);
     }
 
@@ -127,23 +148,17 @@ impl Shard {
         self.go_on(slot, seat, round);
     }
 
-    /// Puts a seat in its subscriber's queue if it is ready and not there yet. What was handed out
-    /// before goes ahead of what was not.
-    pub(super) fn enqueue(&mut self, slot: usize, seat: usize, again: bool, round: &mut Round) {
-        let conversation = &mut self.conversations[slot];
-        let taken = &mut conversation.seats[seat];
-        if taken.subscription.state() != State::Ready || std::mem::replace(&mut taken.queued, true)
-        {
+    /// Puts a conversation in its subscriber's queue, if the seat is ready.
+    pub(super) fn enqueue(&mut self, slot: usize, seat: usize, lane: Lane, round: &mut Round) {
+        let conversation = &self.conversations[slot];
+        let taken = &conversation.seats[seat];
+        if taken.subscription.state() != State::Ready {
             return;
         }
-        let subscribed = &mut self.subscribers[taken.subscriber];
-        let queue = if again {
-            &mut subscribed.again
-        } else {
-            &mut subscribed.ready
-        };
-        queue.push_back(conversation.key.clone());
-        if round.pump.last() != Some(&taken.subscriber) {
+        let is_new = self.subscribers[taken.subscriber]
+            .queue
+            .push(&conversation.key, lane);
+        if is_new && round.pump.last() != Some(&taken.subscriber) {
             round.pump.push(taken.subscriber);
         }
     }
@@ -156,7 +171,7 @@ impl Shard {
             .subscription
             .settle(conversation.last)
         {
-            self.enqueue(slot, seat, false, round);
+            self.enqueue(slot, seat, Lane::Ready, round);
         }
     }
 
@@ -178,56 +193,70 @@ impl Shard {
     /// The first that finds no room stops the rest: a large activity is not overtaken by small ones
     /// for ever.
     fn pump(&mut self, subscriber: usize, round: &mut Round) {
-        let has_room = |shard: &Self| {
-            let sessions = &shard.subscribers[subscriber].sessions;
-            sessions
-                .iter()
-                .any(|number| shard.attached[number].session.credit().deliveries > 0)
-        };
-        while has_room(self) {
-            let subscribed = &mut self.subscribers[subscriber];
-            let again = !subscribed.again.is_empty();
-            let next = subscribed
-                .again
-                .pop_front()
-                .or_else(|| subscribed.ready.pop_front());
-            let Some(key) = next else { return };
+        let most = self.shared.settings.limits.shard_round;
+        while !self.subscribers[subscriber].queue.is_empty() && self.has_room(subscriber) {
+            if round.handed_over >= most {
+                self.pump_next.push(subscriber);
+                self.unfinished = true;
+                return;
+            }
+            let Some((key, lane)) = self.subscribers[subscriber].queue.pop() else {
+                return;
+            };
             let slot = match self.resident(&key, round) {
                 Ok(slot) => slot,
                 Err(error) => {
-                    error!(conversation = %key, %error, "a conversation cannot be read");
+                    self.cannot_read(key, &error);
                     continue;
                 }
             };
-            let seats = &mut self.conversations[slot].seats;
+            let seats = &self.conversations[slot].seats;
             let Some(seat) = seats.iter().position(|seat| seat.subscriber == subscriber) else {
                 continue;
             };
-            seats[seat].queued = false;
+            // Coming into memory may have queued it once more.
             if seats[seat].subscription.state() != State::Ready {
                 continue;
             }
             match self.fill(slot, seat, round) {
-                Ok(true) => {}
-                Ok(false) => continue,
+                Ok(Filled::Known) => {}
+                Ok(Filled::Nothing) => continue,
+                Ok(Filled::InThisRound) => {
+                    self.subscribers[subscriber].queue.push(&key, lane);
+                    self.pump_next.push(subscriber);
+                    self.unfinished = true;
+                    return;
+                }
                 Err(error) => {
-                    error!(conversation = %key, %error, "a log cannot be read");
+                    self.cannot_read(key, &error);
                     continue;
                 }
             }
             let Some(number) = self.choose(slot, seat) else {
-                self.conversations[slot].seats[seat].queued = true;
-                let subscribed = &mut self.subscribers[subscriber];
-                let queue = if again {
-                    &mut subscribed.again
-                } else {
-                    &mut subscribed.ready
-                };
-                queue.push_front(key);
-                return;
+                return self.subscribers[subscriber].queue.put_back(key, lane);
             };
             self.hand_over(Place { slot, seat }, number, round);
+            round.handed_over += 1;
         }
+    }
+
+    /// Whether a session other than the one that released a conversation has room.
+    fn others_have_room(&self, place: Place) -> bool {
+        let taken = &self.conversations[place.slot].seats[place.seat];
+        let sessions = &self.subscribers[taken.subscriber].sessions;
+        let mut others = sessions
+            .iter()
+            .filter(|number| taken.avoid != Some(**number));
+        others.any(|number| self.attached[number].session.credit().deliveries > 0)
+    }
+
+    fn has_room(&self, subscriber: usize) -> bool {
+        let sessions = &self.subscribers[subscriber].sessions;
+        let has_room = |number| {
+            let attached: &Attached = &self.attached[number];
+            attached.session.credit().deliveries > 0
+        };
+        sessions.iter().any(has_room)
     }
 
     /// Chooses a session for a seat's next activity and takes its credit: the one that has the
@@ -246,10 +275,9 @@ impl Shard {
         {
             return Some(holder.session.number);
         }
-        let sessions = &self.subscribers[taken.subscriber].sessions;
-        let mut ranked: Vec<_> = sessions
-            .iter()
-            .filter_map(|number| {
+        loop {
+            let sessions = &self.subscribers[taken.subscriber].sessions;
+            let with_room = sessions.iter().filter_map(|number| {
                 let session = &self.attached[number].session;
                 let credit = session.credit();
                 let has_room = credit.deliveries > 0 && credit.bytes >= bytes as i64;
@@ -257,16 +285,14 @@ impl Shard {
                 // others' room would hold up all that stands behind this conversation.
                 let is_willing = taken.avoid != Some(*number);
                 has_room.then(|| (is_willing, rank(session, &conversation.key), *number))
-            })
-            .collect();
-        ranked.sort_unstable_by_key(|ranked| Reverse(*ranked));
-        // Another shard may take the credit between the look and the taking: then the next will do.
-        let chosen = ranked.into_iter().map(|(_, _, number)| number);
-        let chosen = { chosen }.find(|number| self.attached[number].session.take(bytes));
-        if chosen.is_some() {
-            taken.avoid = None;
+            });
+            let (_, _, best) = with_room.max()?;
+            // Another shard may take the credit between the look and the taking: then look again.
+            if self.attached[&best].session.take(bytes) {
+                taken.avoid = None;
+                return Some(best);
+            }
         }
-        chosen
     }
 
     fn hand_over(&mut self, place: Place, number: session::Number, round: &mut Round) {
@@ -274,6 +300,7 @@ impl Shard {
         let Some(attached) = self.attached.get_mut(&number) else {
             return;
         };
+        attached.held.insert(id);
         let session = Arc::clone(&attached.session);
         self.held.insert(id, place);
         self.shared.held.fetch_add(1, Ordering::Relaxed);
@@ -295,7 +322,6 @@ impl Shard {
             .subscription
             .hand_over(number, id, round.now, deadline);
         let entry = Arc::clone(entry);
-        attached.held.insert(id, entry.activity.len());
         let cursor = taken.subscription.cursor();
         debug!(
             conversation.id = %conversation.key, delivery.id = %id, delivery.attempt = cursor.attempts,
@@ -361,12 +387,12 @@ impl Shard {
         let subscription = &mut self.conversations[slot].seats[seat].subscription;
         match subscription.state() {
             State::Held(held) if held.deadline.is_some_and(|deadline| deadline <= round.now) => {
-                self.let_loose(held.session, held.id);
+                self.let_loose(held.session, held.id, round);
                 self.take_back(Place { slot, seat }, Return::Lost, round);
             }
             State::Resting { until } if until <= round.now => {
                 subscription.rested();
-                self.enqueue(slot, seat, true, round);
+                self.enqueue(slot, seat, Lane::Again, round);
             }
             State::Idle | State::Ready | State::Held(_) | State::Resting { .. } => {}
         }

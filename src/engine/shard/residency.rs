@@ -4,18 +4,21 @@ use std::collections::HashSet;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tracing::{error, warn};
 
-use super::{SORTED_PER_ROUND, Shard};
+use super::queue::Lane;
+use super::{SORTED_PER_ROUND, Shard, Unsorted};
 use crate::engine::command::Followed;
 use crate::engine::conversation::{Conversation, Reader, Seat, Stored};
-use crate::engine::delivery::{Cursor, State, Subscription};
+use crate::engine::delivery::{self, Cursor, Subscription};
 use crate::engine::error::Error;
+use crate::engine::log::{self, Page};
 use crate::engine::round::Round;
 use crate::engine::settings::{Channel, Outbound};
 use crate::id::{ConversationKey, Sequence};
-use crate::store::Durability;
-use crate::store::keys::Key;
+use crate::store::keys::{Key, ListBy};
+use crate::store::{Durability, Order};
 
 /// Resident conversations looked at in one tick, unless there are too many: so that no tick grows
 /// with their number.
@@ -43,14 +46,14 @@ impl Shard {
         round: &mut Round,
     ) -> usize {
         self.residencies += 1;
-        let seats = self.seats(key, &stored);
+        let seats = self.seats(key, &stored, round);
         let slot = self.conversations.insert(Conversation {
             key: key.clone(),
             start_time: stored.start_time,
             is_group: stored.is_group,
             reference: stored.reference,
             last: stored.last,
-            unwritten: Vec::new(),
+            durable: stored.last,
             first: stored.first,
             bucket: stored.bucket,
             seats,
@@ -70,57 +73,78 @@ impl Shard {
         self.shared.resident.fetch_add(1, Ordering::Relaxed);
         self.leaving.push_back((slot, self.residencies));
         for seat in 0..self.conversations[slot].seats.len() {
-            self.enqueue(slot, seat, false, round);
+            self.enqueue(slot, seat, Lane::Ready, round);
         }
         slot
     }
 
     /// Those who read the conversation: by its stored cursors, and by what the configuration says
-    /// now of its channel. Who joins so has seen everything up to now.
-    fn seats(&mut self, key: &ConversationKey, stored: &Stored) -> Vec<Seat> {
+    /// now of its channel. A conversation stays with its bots when its channel is routed elsewhere,
+    /// unless none of them is registered any more. Who joins so has seen everything up to now.
+    fn seats(&mut self, key: &ConversationKey, stored: &Stored, round: &mut Round) -> Vec<Seat> {
         let mut readers = stored.cursors.clone();
-        let channel = self.shared.settings.channels.get(&key.channel).cloned();
-        if let Some(Channel { bot, outbound, .. }) = channel {
+        let settings = &self.shared.settings;
+        if let Some(Channel { bot, outbound, .. }) = settings.channels.get(&key.channel) {
             let here_now = Cursor {
                 finished: stored.last,
                 ..Cursor::default()
             };
-            let mut join = |reader: Reader| {
-                if !readers.iter().any(|(present, _)| *present == reader) {
-                    readers.push((reader, here_now));
-                }
-            };
-            join(Reader::Bot(bot));
+            if !stored.bots().any(|bot| settings.bots.contains_key(bot)) {
+                let (by, start) = (ListBy::Bot(bot), stored.start_time);
+                let conversation = key;
+                let listing = Key::Listing {
+                    by,
+                    start,
+                    conversation,
+                };
+                round.batch.put(&listing, Bytes::new());
+                readers.push((Reader::Bot(bot.clone()), here_now));
+            }
+            let is_egress = |(reader, _): &(Reader, Cursor)| *reader == Reader::Egress;
             match outbound {
-                Outbound::Queue => join(Reader::Egress),
-                Outbound::Watch => readers.retain(|(reader, _)| *reader != Reader::Egress),
+                Outbound::Queue if readers.iter().any(is_egress) => {}
+                Outbound::Queue => readers.push((Reader::Egress, here_now)),
+                Outbound::Watch => readers.retain(|reader| !is_egress(reader)),
             }
         }
         let seat = |(reader, cursor): (Reader, Cursor)| Seat {
             subscriber: self.subscriber(&reader.subscriber(key)),
             reader,
             subscription: Subscription::new(cursor, stored.last),
-            queued: false,
             avoid: None,
         };
         readers.into_iter().map(seat).collect()
     }
 
-    /// Looks at some of the conversations that were live at open.
+    /// Looks at some of the conversations that may have work.
     pub(super) fn sort(&mut self, round: &mut Round) {
         for _ in 0..SORTED_PER_ROUND.min(self.unsorted.len()) {
-            let Some(key) = self.unsorted.pop_front() else {
+            let Some(unsorted) = self.unsorted.pop_front() else {
                 return;
             };
+            let (key, is_marked) = match unsorted {
+                Unsorted::Marked(key) => (key, true),
+                Unsorted::Dropped(key) => (key, false),
+            };
             match self.resident(&key, round) {
-                // It has its mark, even if all is finished, as after a crash: to be taken off.
-                Ok(slot) => self.conversations[slot].marked_live = true,
+                Ok(slot) => {
+                    // Its mark is to be taken off even if all is finished, as after a crash.
+                    self.conversations[slot].marked_live |= is_marked;
+                    for seat in 0..self.conversations[slot].seats.len() {
+                        self.enqueue(slot, seat, Lane::Ready, round);
+                    }
+                }
                 // Its first write failed.
                 Err(Error::ConversationUnknown(_)) => {}
-                // It is read again when something is next appended to it.
-                Err(error) => error!(conversation = %key, %error, "a conversation cannot be read"),
+                Err(error) => self.cannot_read(key, &error),
             }
         }
+    }
+
+    /// Notes that a conversation cannot be read now.
+    pub(super) fn cannot_read(&mut self, key: ConversationKey, error: &Error) {
+        error!(conversation.id = %key, %error, "a conversation cannot be read");
+        self.unreadable.push(key);
     }
 
     /// The live end of a conversation, for a follower.
@@ -185,15 +209,24 @@ impl Shard {
         let conversation = self.conversations.remove(slot);
         self.shared.resident.fetch_sub(1, Ordering::Relaxed);
         for seat in &conversation.seats {
-            if let Some(held) = seat.subscription.held() {
-                self.let_loose(held.session, held.id);
+            let Some(held) = seat.subscription.held() else {
+                continue;
+            };
+            self.held.remove(&held.id);
+            self.shared.held.fetch_sub(1, Ordering::Relaxed);
+            if let Some(attached) = self.attached.get_mut(&held.session) {
+                attached.held.remove(&held.id);
+                // See `let_loose`. What bots were to get in the failed round is refunded with it.
+                if let (Reader::Egress, Some(entry)) = (&seat.reader, seat.subscription.first()) {
+                    attached.session.refund(entry.activity.len());
+                }
             }
         }
         if let Some(feed) = conversation.feed.upgrade() {
             feed.end();
         }
         self.slots.remove(&conversation.key);
-        self.unsorted.push_back(conversation.key);
+        self.unsorted.push_back(Unsorted::Dropped(conversation.key));
     }
 
     /// Makes the last writes durable and takes the marks off all that is finished, so that the next
@@ -215,35 +248,28 @@ impl Shard {
         }
     }
 
-    /// Reads the log until a ready seat knows its next activity.
-    ///
-    /// Returns whether it has one.
+    /// Reads the log until a ready seat knows its next activity, or that there is none in the store.
     pub(super) fn fill(
         &mut self,
         slot: usize,
         seat: usize,
         round: &mut Round,
-    ) -> Result<bool, Error> {
+    ) -> Result<Filled, Error> {
         let conversation = &mut self.conversations[slot];
-        let last = conversation.last;
+        let (durable, last) = (conversation.durable, conversation.last);
         let taken = &mut conversation.seats[seat];
-        while let Some(after) = taken.subscription.must_read_after(last) {
-            let written = Sequence(last.0 - conversation.unwritten.len() as u64);
-            let entries = if after < written {
-                crate::engine::log::read(
-                    &*self.shared.store,
-                    &conversation.key,
-                    after.next().max(conversation.first),
-                    written,
-                    crate::store::Order::Ascending,
-                    crate::engine::log::Page {
-                        entries: crate::engine::delivery::WAITING_ENTRIES,
-                        bytes: crate::engine::delivery::WAITING_BYTES,
-                    },
-                )?
-            } else {
-                conversation.unwritten[(after.0 - written.0) as usize..].to_vec()
-            };
+        while let Some(after) = taken.subscription.must_read_after(durable) {
+            let entries = log::read(
+                &*self.shared.store,
+                &conversation.key,
+                after.next().max(conversation.first),
+                durable,
+                Order::Ascending,
+                Page {
+                    entries: delivery::WAITING_ENTRIES,
+                    bytes: delivery::WAITING_BYTES,
+                },
+            )?;
             if entries.is_empty() {
                 return Err(gap(&conversation.key, after));
             }
@@ -251,21 +277,31 @@ impl Shard {
                 let is_for_it = is_for(&taken.reader, entry);
                 taken.subscription.learn(entry, is_for_it);
             }
-            let newest = entries.last().map_or(after, |entry| entry.sequence);
-            if newest == last && taken.subscription.first().is_none() {
-                taken.subscription.nothing_waits(last);
-            }
         }
-        let has_work = taken.subscription.first().is_some();
-        if !has_work && taken.subscription.state() == State::Idle {
-            self.touch(slot, round);
+        if taken.subscription.first().is_some() {
+            return Ok(Filled::Known);
         }
-        Ok(has_work)
+        if durable < last {
+            return Ok(Filled::InThisRound);
+        }
+        taken.subscription.nothing_waits(last);
+        self.touch(slot, round);
+        Ok(Filled::Nothing)
     }
 }
 
+/// What a ready seat is found to have.
+pub(super) enum Filled {
+    /// Its next activity is known.
+    Known,
+    /// Nothing waits: it is idle now.
+    Nothing,
+    /// What may wait was appended in this round, and can be read after it.
+    InThisRound,
+}
+
 /// Whether a reader is to be handed an entry.
-pub(super) fn is_for(reader: &Reader, entry: &crate::engine::log::Entry) -> bool {
+pub(super) fn is_for(reader: &Reader, entry: &log::Entry) -> bool {
     match (reader, entry.author.bot()) {
         // A bot is not told what bots say, itself included.
         (Reader::Bot(_), author) => author.is_none(),

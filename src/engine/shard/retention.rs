@@ -12,7 +12,7 @@ use tracing::error;
 use super::Shard;
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
-use crate::engine::log::{self, Page};
+use crate::engine::log::{self, Entry, Page};
 use crate::engine::round::Round;
 use crate::engine::shard_of;
 use crate::store::Order;
@@ -20,16 +20,38 @@ use crate::store::keys::{self, Key, KeyRange};
 
 /// Length of a bucket. Never to be changed: stored buckets are counted in it.
 const BUCKET: Duration = Duration::from_secs(3600);
-/// Notes of conversations looked at in one tick.
-const NOTES_PER_TICK: usize = 64;
-/// Entries removed from one conversation, or results removed, in one tick.
-const REMOVED_PER_TICK: usize = 1_000;
+/// Notes of conversations looked at in one round.
+const NOTES_PER_ROUND: usize = 16;
+/// Entries removed from one conversation in one round, or results.
+const REMOVED_PER_ROUND: usize = 1_000;
 
-/// How far the removal of results has come.
+/// How far the removal has come since the last tick. Each tick begins anew; within one, a round goes
+/// on where the last one stopped, so that nothing is looked at twice.
 #[derive(Default)]
 pub(super) struct Progress {
-    /// All generations before this one are gone.
-    purged: Option<u32>,
+    notes: Pass,
+    results: Pass,
+}
+
+/// One walk over a range.
+#[derive(Default)]
+enum Pass {
+    /// Nothing is left to do until the next tick.
+    #[default]
+    Done,
+    /// It goes on after this key; empty before the first.
+    After(Vec<u8>),
+}
+
+impl Progress {
+    /// Notes that time has gone on, and more may be too old.
+    pub(super) fn begin(&mut self) {
+        for pass in [&mut self.notes, &mut self.results] {
+            if matches!(pass, Pass::Done) {
+                *pass = Pass::After(Vec::new());
+            }
+        }
+    }
 }
 
 impl Shard {
@@ -57,59 +79,86 @@ impl Shard {
         }
     }
 
-    /// Removes some of what is too old.
+    /// Removes some of what is too old. While there is more, the next round does not wait.
     pub(super) fn retain(&mut self, round: &mut Round) {
-        if let Err(error) = self
-            .retain_log(round)
-            .and_then(|()| self.retain_results(round))
-        {
-            error!(shard = self.index, %error, "retention cannot read the store");
-        }
+        let progress = std::mem::take(&mut self.retention);
+        let notes = match progress.notes {
+            Pass::Done => Ok(Pass::Done),
+            Pass::After(key) => self.retain_log(&key, round),
+        };
+        let results = match progress.results {
+            Pass::Done => Ok(Pass::Done),
+            Pass::After(key) => self.retain_results(&key, round),
+        };
+        let or_done = |pass: Result<Pass, Error>| {
+            pass.unwrap_or_else(|error| {
+                error!(shard = self.index, %error, "retention cannot read the store");
+                Pass::Done
+            })
+        };
+        self.retention = Progress {
+            notes: or_done(notes),
+            results: or_done(results),
+        };
+        let is_done = |pass: &Pass| matches!(pass, Pass::Done);
+        self.unfinished |= !is_done(&self.retention.notes) || !is_done(&self.retention.results);
     }
 
-    fn retain_log(&mut self, round: &mut Round) -> Result<(), Error> {
+    fn retain_log(&mut self, after: &[u8], round: &mut Round) -> Result<Pass, Error> {
         let retention = self.shared.settings.limits.log_retention;
         if retention.is_zero() {
-            return Ok(());
+            return Ok(Pass::Done);
         }
         let cutoff = Timestamp(round.now.0.saturating_sub(retention.as_millis() as u64));
         let shards = self.shared.settings.shards;
         let mut notes = Vec::new();
-        let due = KeyRange::expiry_before(bucket(cutoff));
+        let mut looked_at = None;
+        let due = KeyRange::expiry_before(bucket(cutoff)).after(after);
         self.shared
             .store
             .scan(&due, Order::Ascending, &mut |key, _| {
-                if let Ok((bucket, conversation)) = keys::decode_expiry(key)
+                if let Ok((_, conversation)) = keys::decode_expiry(key)
                     && shard_of(&conversation, shards) == usize::from(self.index)
                 {
-                    notes.push((bucket, conversation));
+                    notes.push((key.to_vec(), conversation));
                 }
-                if notes.len() < NOTES_PER_TICK {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
+                if notes.len() < NOTES_PER_ROUND {
+                    return ControlFlow::Continue(());
                 }
+                looked_at = Some(key.to_vec());
+                ControlFlow::Break(())
             })?;
-        for (bucket, key) in notes {
-            let is_done = match self.resident(&key, round) {
-                Ok(slot) => self.trim(slot, cutoff, round)?,
-                Err(Error::ConversationUnknown(_)) => true,
-                Err(error) => return Err(error),
+        for (note, key) in notes {
+            let trimmed = match self.resident(&key, round) {
+                Ok(slot) => self.trim(slot, cutoff, round),
+                Err(Error::ConversationUnknown(_)) => Ok(Trimmed::All),
+                Err(error) => Err(error),
             };
-            if is_done {
-                round.batch.delete(&Key::Expiry {
-                    bucket,
-                    conversation: &key,
-                });
+            match trimmed {
+                Ok(Trimmed::All) => round.batch.delete_encoded(&note),
+                // Looked at again in the next tick.
+                Ok(Trimmed::HeldUp) => {}
+                Ok(Trimmed::Some) => {
+                    // The same conversation next, then.
+                    let before = note.len() - 1;
+                    looked_at = Some(note[..before].to_vec());
+                    break;
+                }
+                // One that cannot be read does not keep the others.
+                Err(error) => error!(conversation.id = %key, %error, "a log cannot be trimmed"),
             }
         }
-        Ok(())
+        Ok(looked_at.map_or(Pass::Done, Pass::After))
     }
 
-    /// Removes activities older than `cutoff` from the start of a log, but none that a session holds.
-    ///
-    /// Returns whether nothing old is left.
-    fn trim(&mut self, slot: usize, cutoff: Timestamp, round: &mut Round) -> Result<bool, Error> {
+    /// Removes activities older than `cutoff` from the start of a log, but none from the first on
+    /// that a session holds.
+    fn trim(
+        &mut self,
+        slot: usize,
+        cutoff: Timestamp,
+        round: &mut Round,
+    ) -> Result<Trimmed, Error> {
         let conversation = &self.conversations[slot];
         let held = conversation
             .seats
@@ -119,27 +168,37 @@ impl Shard {
             .filter_map(|seat| Some(seat.subscription.first()?.sequence))
             .min();
         let page = Page {
-            entries: REMOVED_PER_TICK,
-            bytes: usize::MAX,
+            entries: REMOVED_PER_ROUND,
+            bytes: self.shared.settings.limits.page_bytes,
         };
-        // What was appended in this round is not in the store yet, and not old.
         let old = log::read(
             &*self.shared.store,
             &conversation.key,
             conversation.first,
-            conversation.last,
+            conversation.durable,
             Order::Ascending,
             page,
         )?;
-        let is_whole_log = old.len() < REMOVED_PER_TICK;
-        let kept = old.iter().position(|entry| {
-            entry.append_time >= cutoff || first_held.is_some_and(|held| entry.sequence >= held)
-        });
-        let removed = &old[..kept.unwrap_or(old.len())];
-        let first = match removed.last() {
-            Some(last) => last.sequence.next(),
-            None => return Ok(first_held.is_none()),
+        let is_held = |entry: &Entry| first_held.is_some_and(|held| entry.sequence >= held);
+        let stop = old
+            .iter()
+            .position(|entry| entry.append_time >= cutoff || is_held(entry));
+        let trimmed = match stop.map(|stop| &old[stop]) {
+            Some(entry) if entry.append_time < cutoff => Trimmed::HeldUp,
+            Some(_) => Trimmed::All,
+            None if old
+                .last()
+                .is_none_or(|last| last.sequence == conversation.durable) =>
+            {
+                Trimmed::All
+            }
+            None => Trimmed::Some,
         };
+        let removed = &old[..stop.unwrap_or(old.len())];
+        let Some(last) = removed.last() else {
+            return Ok(trimmed);
+        };
+        let first = last.sequence.next();
         for entry in removed {
             let (conversation, sequence) = (&conversation.key, entry.sequence);
             round.batch.delete(&Key::Activity {
@@ -154,8 +213,9 @@ impl Shard {
         for seat in &conversation.seats {
             let bot = seat.reader.id();
             for sequence in removed.iter().map(|entry| entry.sequence) {
+                let conversation = &conversation.key;
                 round.batch.delete(&Key::DeadLetter {
-                    conversation: &conversation.key,
+                    conversation,
                     bot,
                     sequence,
                 });
@@ -168,34 +228,42 @@ impl Shard {
             subscription.forget_before(first);
             self.go_on(slot, seat, round);
         }
-        Ok(kept.is_some() || is_whole_log)
+        Ok(trimmed)
     }
 
     /// Removes results that are never looked up again. One shard does it for all.
-    fn retain_results(&mut self, round: &mut Round) -> Result<(), Error> {
-        let oldest = self.generation(round.now).saturating_sub(1);
-        if self.index != 0 || self.retention.purged == Some(oldest) {
-            return Ok(());
+    fn retain_results(&mut self, after: &[u8], round: &mut Round) -> Result<Pass, Error> {
+        if self.index != 0 {
+            return Ok(Pass::Done);
         }
+        let oldest = self.generation(round.now).saturating_sub(1);
+        let range = KeyRange::idempotency_before(oldest).after(after);
         let mut removed = 0;
+        let mut looked_at = None;
         let batch = &mut round.batch;
-        let range = KeyRange::idempotency_before(oldest);
         self.shared
             .store
             .scan(&range, Order::Ascending, &mut |key, _| {
                 batch.delete_encoded(key);
                 removed += 1;
-                if removed < REMOVED_PER_TICK {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
+                if removed < REMOVED_PER_ROUND {
+                    return ControlFlow::Continue(());
                 }
+                looked_at = Some(key.to_vec());
+                ControlFlow::Break(())
             })?;
-        if removed < REMOVED_PER_TICK {
-            self.retention.purged = Some(oldest);
-        }
-        Ok(())
+        Ok(looked_at.map_or(Pass::Done, Pass::After))
     }
+}
+
+/// What became of the old part of a log.
+enum Trimmed {
+    /// It is gone.
+    All,
+    /// Some of it is gone, and the rest can go next.
+    Some,
+    /// A session holds the next of it.
+    HeldUp,
 }
 
 fn bucket(time: Timestamp) -> u32 {

@@ -1,0 +1,13 @@
+//! What the gateway promises, checked through the real server: see the design, section 4.
+//!
+//! One file a promise, and each test's name is a rule. Time stands still until a test moves it.
+
+mod harness;
+mod promise_01_order;
+mod promise_02_at_least_once;
+mod promise_03_fence;
+mod promise_04_commit_is_atomic;
+mod promise_07_credit;
+mod promise_09_idempotent_sends;
+mod promise_10_backlog;
+mod promise_11_slow_is_not_lost;
