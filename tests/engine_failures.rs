@@ -1,0 +1,1311 @@
+//! The engine on a store that fails and loses what was not synced: what was promised holds, and
+//! what was not is said.
+//!
+//! There are no sockets and no time but the test's own. Every step waits until the shard has done
+//! all that it was asked for, so that a seed decides what happens; only how many commands share a
+//! round is left to the threads.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use turnwire::clock::{Clock, Manual, Timestamp};
+use turnwire::engine::log::{Author, Entry, Page};
+use turnwire::engine::session::{Appended, Credit, Delivery, Event, Events, Outcome};
+use turnwire::engine::settings::{Bot, Channel, Outbound, Settings};
+use turnwire::engine::{Engine, Error, Follower, Link, Nack, Start};
+use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
+use turnwire::limits::Limits;
+use turnwire::metrics::Metrics;
+use turnwire::proto::v1;
+use turnwire::store::memory::Verdict;
+use turnwire::store::{self, Durability, Memory, Order};
+
+const BOT: &str = "echo";
+const CHANNEL: &str = "chat";
+const CREDIT: Credit = Credit {
+    deliveries: 1_000,
+    bytes: 1 << 20,
+};
+/// Longer than an engine pauses after a failure, and than its tick.
+const AFTER_A_FAILURE: Duration = Duration::from_millis(2_100);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn conversation(id: &str) -> ConversationKey {
+    ConversationKey {
+        channel: CHANNEL.into(),
+        conversation: id.into(),
+    }
+}
+
+fn question(conversation: &ConversationKey, id: &str) -> v1::Activity {
+    v1::Activity {
+        r#type: Some("message".to_owned()),
+        id: Some(id.to_owned()),
+        text: Some(format!("question {id}")),
+        from: Some(v1::ChannelAccount {
+            id: Some("user".to_owned()),
+            ..Default::default()
+        }),
+        conversation: Some(v1::ConversationAccount {
+            id: Some(conversation.conversation.to_string()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn message(text: impl Into<String>) -> v1::Activity {
+    v1::Activity {
+        r#type: Some("message".to_owned()),
+        text: Some(text.into()),
+        ..Default::default()
+    }
+}
+
+fn told_to_fail() -> store::Error {
+    store::Error::Failed {
+        place: "memory".to_owned(),
+        source: Arc::new(std::io::Error::other("told to fail")),
+    }
+}
+
+/// How a commit fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// Nothing is written.
+    Refuse,
+    /// It is written, and says that it is not.
+    ApplyAndFail,
+}
+
+impl Failure {
+    const BOTH: [Self; 2] = [Self::Refuse, Self::ApplyAndFail];
+
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::Refuse => Verdict::Refuse(told_to_fail()),
+            Self::ApplyAndFail => Verdict::ApplyAndFail(told_to_fail()),
+        }
+    }
+}
+
+/// An engine on a store that outlives it.
+struct Gateway {
+    memory: Memory,
+    clock: Arc<Manual>,
+    engine: Engine,
+    epoch: u32,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let memory = Memory::new();
+        let clock = Arc::new(Manual::new(Timestamp(1_700_000_000_000)));
+        let engine = Self::open(&memory, &clock, 1);
+        Self {
+            memory,
+            clock,
+            engine,
+            epoch: 1,
+        }
+    }
+
+    fn open(memory: &Memory, clock: &Arc<Manual>, epoch: u32) -> Engine {
+        let bot = Bot {
+            account: v1::ChannelAccount {
+                id: Some(BOT.to_owned()),
+                ..Default::default()
+            },
+            delivery_deadline: DEADLINE,
+            // Nothing is parked: every activity must be finished.
+            delivery_attempts: 1_000_000,
+        };
+        let channel = Channel {
+            bot: BOT.into(),
+            capabilities: v1::ChannelCapabilities::default(),
+            outbound: Outbound::Queue,
+            service_url: None,
+        };
+        let settings = Settings {
+            limits: Limits::default(),
+            bots: HashMap::from([(BOT.into(), bot)]),
+            channels: HashMap::from([(CHANNEL.into(), channel)]),
+            shards: 1,
+            seed: 7,
+        };
+        let store = Arc::new(memory.clone());
+        let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
+        Engine::open(store, epoch, clock, settings, Arc::new(Metrics::new())).expect("it opens")
+    }
+
+    /// Returns when the shard has done everything that was asked of it.
+    async fn settle(&self) {
+        // What was dropped detaches in a task.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        // Twice: what a round hands over is told after it has answered.
+        for _ in 0..2 {
+            let nobody = conversation("nobody");
+            let answer = self.engine.follow(nobody, Start::End).await;
+            assert!(matches!(answer, Err(Error::ConversationUnknown(_))));
+        }
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.settle().await;
+    }
+
+    /// Fails the next `count` commits.
+    fn fail_next(&self, count: usize, how: Failure) {
+        let left = AtomicUsize::new(count);
+        self.memory.on_commit(move |_, _| {
+            let less = |left: usize| left.checked_sub(1);
+            match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+                Ok(_) => how.verdict(),
+                Err(_) => Verdict::Apply,
+            }
+        });
+    }
+
+    /// The process ends, whatever it was doing, and another one begins. `keep` of the writes that
+    /// were not synced are left. Returns how many were lost.
+    async fn restart(&mut self, keep: usize) -> usize {
+        self.memory.on_commit(|_, _| Failure::Refuse.verdict());
+        self.engine.stop().await;
+        self.memory.heal();
+        let lost = self.memory.crash(keep);
+        self.epoch += 1;
+        self.engine = Self::open(&self.memory, &self.clock, self.epoch);
+        lost
+    }
+
+    async fn attach_bot(&self, instance: &str) -> (Link, Events) {
+        let attached = self.engine.attach_bot(&BOT.into(), instance, CREDIT).await;
+        attached.expect("the bot is let in")
+    }
+
+    async fn attach_adapter(&self) -> (Link, Events) {
+        let capabilities = v1::ChannelCapabilities::default();
+        let channel = ChannelId::from(CHANNEL);
+        let attached = self
+            .engine
+            .attach_channel(&channel, "adapter", capabilities, CREDIT);
+        attached.await.expect("the adapter is let in")
+    }
+
+    async fn post(&self, key: &ConversationKey, id: &str) -> Result<Appended, Error> {
+        let activity = question(key, id);
+        self.engine.post(&ChannelId::from(CHANNEL), activity).await
+    }
+
+    async fn send(&self, key: &ConversationKey, text: &str) -> Result<Appended, Error> {
+        let bot = Some(BotId::from(BOT));
+        let request = Some(text.to_owned());
+        self.engine
+            .send_activity(key.clone(), bot, None, request, message(text))
+            .await
+    }
+
+    fn log(&self, key: &ConversationKey) -> Vec<Arc<Entry>> {
+        let page = Page {
+            entries: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let all = (Sequence(1), Sequence(u64::MAX));
+        let log = self
+            .engine
+            .activities(key, all.0, all.1, Order::Ascending, page);
+        log.expect("a readable log")
+    }
+
+    fn last(&self, key: &ConversationKey) -> u64 {
+        let conversation = self.engine.conversation(key);
+        conversation.map_or(0, |conversation| conversation.last.0)
+    }
+
+    /// Whether everybody has everything of a conversation.
+    fn is_finished(&self, key: &ConversationKey) -> bool {
+        let conversation = self.engine.conversation(key).expect("it was started");
+        let last = conversation.last;
+        conversation
+            .cursors
+            .iter()
+            .all(|(_, cursor)| cursor.finished == last)
+    }
+}
+
+/// What a session was told and has not been looked at.
+fn told(events: &mut Events) -> Vec<Event> {
+    let next = || tokio::task::unconstrained(events.next()).now_or_never();
+    std::iter::from_fn(next).flatten().collect()
+}
+
+fn the_delivery(events: &mut Events) -> Delivery {
+    let mut told = told(events);
+    match told.pop() {
+        Some(Event::Delivery(delivery)) if told.is_empty() => delivery,
+        last => panic!("not one delivery: {told:?} {last:?}"),
+    }
+}
+
+/// Panics unless the only thing that was told is that the store failed.
+fn the_failure(events: &mut Events) -> turnwire::engine::session::Refused {
+    let mut told = told(events);
+    match told.pop() {
+        Some(Event::Refused(refused)) if told.is_empty() => {
+            assert!(matches!(refused.error, Error::StoreFailed(_)));
+            refused
+        }
+        last => panic!("not one failure: {told:?} {last:?}"),
+    }
+}
+
+fn text(entry: &Entry) -> String {
+    let activity = v1::Activity::decode(&*entry.activity).expect("an activity");
+    activity.text.unwrap_or_default()
+}
+
+fn failed<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::StoreFailed(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_post_that_failed_is_said_to_have_failed_and_is_there_once_when_it_is_repeated() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.fail_next(1, how);
+        failed(gateway.post(&key, "a").await);
+        assert_eq!(gateway.last(&key), u64::from(how == Failure::ApplyAndFail));
+        let appended = gateway.post(&key, "a").await.unwrap();
+        assert_eq!(appended.repeated, how == Failure::ApplyAndFail);
+        assert_eq!(
+            (appended.sequence, gateway.log(&key).len()),
+            (Sequence(1), 1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_send_that_failed_is_said_to_have_failed_and_is_there_once_when_it_is_repeated() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        gateway.fail_next(1, how);
+        failed(gateway.send(&key, "hello").await);
+        let appended = gateway.send(&key, "hello").await.unwrap();
+        assert_eq!(appended.repeated, how == Failure::ApplyAndFail);
+        assert_eq!(
+            (appended.sequence, gateway.log(&key).len()),
+            (Sequence(2), 2)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_frame_whose_write_failed_is_refused_by_its_own_name() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (bot, mut events) = gateway.attach_bot("one").await;
+        let (adapter, mut adapter_events) = gateway.attach_adapter().await;
+        gateway.settle().await;
+        let delivery = the_delivery(&mut events).id;
+
+        gateway.fail_next(1, how);
+        bot.send(2, "key".to_owned(), Some(key.clone()), None, message("hi"))
+            .await
+            .unwrap();
+        gateway.settle().await;
+        let refused = the_failure(&mut events);
+        assert_eq!((refused.frame, &*refused.client_id), (2, "key"));
+
+        gateway.fail_next(1, how);
+        adapter
+            .post(3, "post".to_owned(), question(&key, "b"))
+            .await
+            .unwrap();
+        gateway.settle().await;
+        let refused = the_failure(&mut adapter_events);
+        assert_eq!((refused.frame, &*refused.client_id), (3, "post"));
+
+        // The failures took the delivery back.
+        gateway.advance(AFTER_A_FAILURE).await;
+        let again = the_delivery(&mut events);
+        assert!(again.id > delivery && again.attempt == 2);
+        gateway.fail_next(1, how);
+        bot.commit(4, again.id, vec![message("answer")])
+            .await
+            .unwrap();
+        gateway.settle().await;
+        let refused = the_failure(&mut events);
+        assert_eq!((refused.frame, refused.delivery), (4, Some(again.id)));
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_written_left_nothing_and_its_delivery_comes_again() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    let (bot, mut events) = gateway.attach_bot("one").await;
+    gateway.settle().await;
+    let first = the_delivery(&mut events);
+    gateway.memory.fail_next_commits(1);
+    bot.commit(2, first.id, vec![message("x"), message("y")])
+        .await
+        .unwrap();
+    gateway.settle().await;
+    the_failure(&mut events);
+    assert_eq!(gateway.log(&key).len(), 1);
+    // It is not held any more: a zombie cannot answer.
+    bot.commit(3, first.id, vec![message("x")]).await.unwrap();
+    gateway.settle().await;
+    assert!(
+        matches!(&told(&mut events)[..], [Event::Acked(acked)] if acked[0].outcome == Outcome::Stale)
+    );
+
+    gateway.advance(AFTER_A_FAILURE).await;
+    let second = the_delivery(&mut events);
+    assert_eq!((second.sequence, second.attempt), (first.sequence, 2));
+    assert!(second.fence > first.fence);
+    bot.commit(4, second.id, vec![message("x"), message("y")])
+        .await
+        .unwrap();
+    gateway.settle().await;
+    assert!(
+        matches!(&told(&mut events)[..], [Event::Acked(acked)] if acked[0].outcome == Outcome::Ok)
+    );
+    assert_eq!(gateway.log(&key).len(), 3);
+}
+
+#[tokio::test]
+async fn a_commit_that_was_written_and_failed_is_whole_and_its_delivery_does_not_come_again() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    let (bot, mut events) = gateway.attach_bot("one").await;
+    gateway.settle().await;
+    let first = the_delivery(&mut events);
+    gateway.fail_next(1, Failure::ApplyAndFail);
+    bot.commit(2, first.id, vec![message("x"), message("y")])
+        .await
+        .unwrap();
+    gateway.settle().await;
+    the_failure(&mut events);
+    gateway.advance(AFTER_A_FAILURE).await;
+    gateway.advance(DEADLINE).await;
+    assert!(told(&mut events).is_empty());
+    assert_eq!(gateway.log(&key).len(), 3);
+    // And what is in memory agrees: the next comes after it.
+    assert_eq!(gateway.post(&key, "b").await.unwrap().sequence, Sequence(4));
+    gateway.settle().await;
+    assert_eq!(the_delivery(&mut events).sequence, Sequence(4));
+}
+
+#[tokio::test]
+async fn an_ack_that_failed_is_refused_when_a_result_was_asked_for() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (bot, mut events) = gateway.attach_bot("one").await;
+        gateway.settle().await;
+        let delivery = the_delivery(&mut events);
+        gateway.fail_next(1, how);
+        bot.ack(2, vec![delivery.id], true).await.unwrap();
+        gateway.settle().await;
+        assert_eq!(the_failure(&mut events).delivery, Some(delivery.id));
+        gateway.advance(AFTER_A_FAILURE).await;
+        match how {
+            Failure::Refuse => assert_eq!(the_delivery(&mut events).attempt, 2),
+            Failure::ApplyAndFail => assert!(told(&mut events).is_empty()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hand_over_that_failed_is_not_told_and_uses_no_credit() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        gateway.send(&key, "hello").await.unwrap();
+        let (adapter, mut adapter_events) = gateway.attach_adapter().await;
+        gateway.settle().await;
+        the_delivery(&mut adapter_events);
+        gateway.fail_next(1, how);
+        let (bot, mut events) = gateway.attach_bot("one").await;
+        gateway.settle().await;
+        assert!(told(&mut events).is_empty());
+        assert_eq!(bot.session().credit(), CREDIT);
+        // What the adapter had was taken back with the conversation.
+        assert_eq!(adapter.session().credit(), CREDIT);
+
+        gateway.advance(AFTER_A_FAILURE).await;
+        let delivery = the_delivery(&mut events);
+        let written = u32::from(how == Failure::ApplyAndFail);
+        assert_eq!(
+            delivery.attempt,
+            1 + written,
+            "what may have been told counts"
+        );
+        assert_eq!(bot.session().credit().deliveries, CREDIT.deliveries - 1);
+        let outbound = the_delivery(&mut adapter_events);
+        assert_eq!(adapter.session().credit().deliveries, CREDIT.deliveries - 1);
+        adapter.delivered(2, outbound.id, None).await.unwrap();
+        gateway.settle().await;
+        assert_eq!(adapter.session().credit(), CREDIT);
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_gives_an_adapter_room_for_other_conversations() {
+    let gateway = Gateway::new();
+    for id in ["1", "2", "3"] {
+        gateway.post(&conversation(id), "a").await.unwrap();
+        gateway.send(&conversation(id), "hello").await.unwrap();
+    }
+    let one = Credit {
+        deliveries: 1,
+        ..CREDIT
+    };
+    let capabilities = v1::ChannelCapabilities::default();
+    let channel = ChannelId::from(CHANNEL);
+    let attached = gateway
+        .engine
+        .attach_channel(&channel, "adapter", capabilities, one);
+    let (adapter, mut events) = attached.await.unwrap();
+    let mut seen = HashSet::new();
+    for frame in 2..5 {
+        gateway.settle().await;
+        let outbound = the_delivery(&mut events);
+        assert!(seen.insert(outbound.conversation));
+        adapter.delivered(frame, outbound.id, None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_engine_is_not_ready_from_a_failure_to_the_next_write_that_succeeds() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    assert!(gateway.engine.is_ready());
+    gateway.memory.fail_next_commits(2);
+    failed(gateway.post(&key, "a").await);
+    assert!(!gateway.engine.is_ready());
+    failed(gateway.post(&key, "a").await);
+    assert!(!gateway.engine.is_ready());
+    gateway.post(&key, "a").await.unwrap();
+    assert!(gateway.engine.is_ready());
+}
+
+#[tokio::test]
+async fn a_follower_is_shown_what_is_durable_and_follows_again_after_a_failure() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let mut follower = gateway
+            .engine
+            .follow(key.clone(), Start::After(Sequence::START))
+            .await
+            .unwrap();
+        assert_eq!(follower.next().await.unwrap().len(), 1);
+        gateway.fail_next(1, how);
+        failed(gateway.post(&key, "b").await);
+        assert!(matches!(follower.next().await, Err(Error::FollowAgain)));
+        let position = follower.position();
+        assert_eq!(position, Sequence(1));
+        let mut follower = gateway
+            .engine
+            .follow(key.clone(), Start::After(position))
+            .await
+            .unwrap();
+        gateway.post(&key, "b").await.unwrap();
+        gateway.post(&key, "c").await.unwrap();
+        let mut shown = Vec::new();
+        while shown.len() < 2 {
+            shown.extend(follower.next().await.unwrap());
+        }
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|entry| (entry.sequence.0, &*entry.activity_id))
+            .collect();
+        assert_eq!(shown, [(2, "b"), (3, "c")]);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_leaves_other_conversations_alone() {
+    let gateway = Gateway::new();
+    let (here, there) = (conversation("1"), conversation("2"));
+    gateway.post(&there, "a").await.unwrap();
+    let (bot, mut events) = gateway.attach_bot("one").await;
+    gateway.settle().await;
+    let delivery = the_delivery(&mut events);
+    gateway.memory.fail_next_commits(1);
+    failed(gateway.post(&here, "a").await);
+    bot.commit(2, delivery.id, vec![message("x")])
+        .await
+        .unwrap();
+    gateway.settle().await;
+    assert!(
+        matches!(&told(&mut events)[..], [Event::Acked(acked)] if acked[0].outcome == Outcome::Ok)
+    );
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_a_machine_that_loses_all_that_was_not_synced() {
+    let mut gateway = Gateway::new();
+    let key = conversation("1");
+    for id in ["a", "b", "c"] {
+        gateway.post(&key, id).await.unwrap();
+    }
+    let (bot, mut events) = gateway.attach_bot("one").await;
+    gateway.settle().await;
+    let first = the_delivery(&mut events);
+    bot.commit(2, first.id, vec![message("x")]).await.unwrap();
+    gateway.settle().await;
+    let mut events_told = told(&mut events);
+    let Some(Event::Delivery(second)) = events_told.pop() else {
+        panic!("{events_told:?}");
+    };
+    bot.ack(3, vec![second.id], true).await.unwrap();
+    gateway.settle().await;
+    let mut events_told = told(&mut events);
+    let Some(Event::Delivery(third)) = events_told.pop() else {
+        panic!("{events_told:?}");
+    };
+    // Without a result nothing is promised, and nothing is synced.
+    bot.ack(4, vec![third.id], false).await.unwrap();
+    gateway.settle().await;
+    assert!(gateway.is_finished(&key) || gateway.last(&key) == 4);
+    assert!(gateway.restart(0).await > 0, "something was not synced");
+
+    assert_eq!(gateway.log(&key).len(), 4);
+    let (_bot, mut events) = gateway.attach_bot("one").await;
+    gateway.settle().await;
+    let again = the_delivery(&mut events);
+    assert_eq!(again.sequence, third.sequence);
+    assert!(again.id > third.id && again.fence > third.fence);
+}
+
+#[tokio::test]
+async fn a_stop_makes_durable_what_was_not_yet() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    gateway.post(&key, "b").await.unwrap();
+    let (bot, mut events) = gateway.attach_bot("one").await;
+    gateway.settle().await;
+    let delivery = the_delivery(&mut events);
+    bot.ack(2, vec![delivery.id], false).await.unwrap();
+    gateway.settle().await;
+    gateway.engine.stop().await;
+    assert_eq!(gateway.memory.crash(0), 0);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Seeds.
+
+/// One conversation as the world outside the gateway knows it.
+#[derive(Default)]
+struct Book {
+    /// By activity id: where it is, once that was answered.
+    posts: BTreeMap<String, Option<Sequence>>,
+    /// By text, which is also the key.
+    sends: BTreeMap<String, Option<Sequence>>,
+    commits: BTreeMap<DeliveryId, Commit>,
+    turns: BTreeMap<Sequence, Turn>,
+    newest: Option<Delivery>,
+    newest_session: Option<usize>,
+    shown: BTreeMap<Sequence, u32>,
+    followed: Vec<Arc<str>>,
+}
+
+#[derive(Default)]
+struct Turn {
+    attempt: u32,
+    answered: bool,
+    finished: bool,
+}
+
+struct Commit {
+    question: Sequence,
+    replies: usize,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nobody was told.
+    Unknown,
+    Taken,
+    /// It was stale: nothing was written.
+    Refused,
+}
+
+/// A bot's session.
+struct Session {
+    number: usize,
+    link: Link,
+    events: Events,
+    told: i64,
+    holds: Vec<Delivery>,
+}
+
+/// The gateway, and everyone around it.
+struct World {
+    gateway: Gateway,
+    random: StdRng,
+    books: BTreeMap<ConversationKey, Book>,
+    bots: Vec<Session>,
+    adapter: Option<(Link, Events)>,
+    outbound: Vec<Delivery>,
+    followers: BTreeMap<ConversationKey, Follower>,
+    ids: HashMap<DeliveryId, (ConversationKey, Sequence)>,
+    sessions: usize,
+    frame: u64,
+    posts: usize,
+    /// Writes may be lost now or were just lost: attempts may have gone back.
+    machine_crashes: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            gateway: Gateway::new(),
+            random: StdRng::seed_from_u64(seed),
+            books: BTreeMap::new(),
+            bots: Vec::new(),
+            adapter: None,
+            outbound: Vec::new(),
+            followers: BTreeMap::new(),
+            ids: HashMap::new(),
+            sessions: 0,
+            frame: 1,
+            posts: 0,
+            machine_crashes: 0,
+        }
+    }
+
+    fn frame(&mut self) -> u64 {
+        self.frame += 1;
+        self.frame
+    }
+
+    fn any_conversation(&mut self) -> ConversationKey {
+        conversation(&self.random.random_range(0..4).to_string())
+    }
+
+    fn started(&mut self) -> Option<ConversationKey> {
+        let started: Vec<_> = self
+            .books
+            .iter()
+            .filter(|(_, book)| book.posts.values().any(Option::is_some))
+            .map(|(key, _)| key.clone())
+            .collect();
+        (!started.is_empty()).then(|| started[self.random.random_range(0..started.len())].clone())
+    }
+
+    /// One thing happens.
+    async fn step(&mut self, may_break: bool) {
+        match self.random.random_range(0..100) {
+            0..25 => self.post().await,
+            25..32 => self.post_over_the_stream().await,
+            32..40 => self.send().await,
+            40..65 => self.answer().await,
+            65..70 => self.show().await,
+            70..76 => self.attach().await,
+            76..78 => self.lose_a_session().await,
+            78..80 => self.follow().await,
+            80..90 => {
+                let by = [1, 200, 1_100, 6_000, 61_000][self.random.random_range(0..5)];
+                self.gateway.advance(Duration::from_millis(by)).await;
+            }
+            90..95 if may_break => {
+                let how = Failure::BOTH[self.random.random_range(0..2)];
+                let count = self.random.random_range(1..4);
+                self.gateway.fail_next(count, how);
+            }
+            95..97 if may_break => self.gateway.memory.heal(),
+            97..100 if may_break => self.restart().await,
+            _ => {}
+        }
+        self.look().await;
+    }
+
+    async fn post(&mut self) {
+        let key = self.any_conversation();
+        let book = self.books.entry(key.clone()).or_default();
+        // What failed is repeated, sooner or later.
+        let open = book.posts.iter().find(|(_, at)| at.is_none());
+        let id = match open {
+            Some((id, _)) if self.random.random_bool(0.5) => id.clone(),
+            _ => {
+                self.posts += 1;
+                format!("p{}", self.posts)
+            }
+        };
+        self.post_as(&key, &id).await;
+    }
+
+    async fn post_as(&mut self, key: &ConversationKey, id: &str) {
+        let book = self.books.entry(key.clone()).or_default();
+        book.posts.entry(id.to_owned()).or_default();
+        match self.gateway.post(key, id).await {
+            Ok(appended) => {
+                assert_eq!(&*appended.activity_id, id);
+                book.posts.insert(id.to_owned(), Some(appended.sequence));
+            }
+            Err(Error::StoreFailed(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn post_over_the_stream(&mut self) {
+        let key = self.any_conversation();
+        let frame = self.frame();
+        let Some((adapter, _)) = &self.adapter else {
+            return;
+        };
+        for _ in 0..self.random.random_range(1..4) {
+            self.posts += 1;
+            let id = format!("p{}", self.posts);
+            let book = self.books.entry(key.clone()).or_default();
+            book.posts.insert(id.clone(), None);
+            let post_id = format!("{}|{id}", key.conversation);
+            adapter
+                .post(frame, post_id, question(&key, &id))
+                .await
+                .expect("the engine runs");
+        }
+    }
+
+    async fn send(&mut self) {
+        let Some(key) = self.started() else { return };
+        let book = self.books.entry(key.clone()).or_default();
+        let open = book.sends.iter().find(|(_, at)| at.is_none());
+        let text = match open {
+            // Those of bots are repeated by bots.
+            Some((text, _)) if text.starts_with("backend") => text.clone(),
+            _ => format!("backend {}", book.sends.len()),
+        };
+        book.sends.entry(text.clone()).or_default();
+        match self.gateway.send(&key, &text).await {
+            Ok(appended) => {
+                book.sends.insert(text, Some(appended.sequence));
+            }
+            Err(Error::StoreFailed(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A bot does something with what it holds.
+    async fn answer(&mut self) {
+        let frame = self.frame();
+        let how = self.random.random_range(0..10);
+        let holding: Vec<_> = (0..self.bots.len())
+            .filter(|&bot| !self.bots[bot].holds.is_empty())
+            .collect();
+        if holding.is_empty() {
+            return;
+        }
+        let bot = holding[self.random.random_range(0..holding.len())];
+        let which = self.random.random_range(0..self.bots[bot].holds.len());
+        let delivery = self.bots[bot].holds.swap_remove(which);
+        let (id, sequence) = (delivery.id, delivery.sequence);
+        let book = self.books.entry(delivery.conversation.clone()).or_default();
+        let turn = book.turns.entry(sequence).or_default();
+        let link = &self.bots[bot].link;
+        match how {
+            0..5 => {
+                turn.answered = true;
+                let replies = how % 3;
+                let commit = Commit {
+                    question: sequence,
+                    replies,
+                    fate: Fate::Unknown,
+                };
+                book.commits.insert(id, commit);
+                let text = |n| message(format!("reply {id} {n}"));
+                link.commit(frame, id, (0..replies).map(text).collect())
+                    .await
+            }
+            5 | 6 => {
+                turn.answered = true;
+                link.ack(frame, vec![id], how == 5).await
+            }
+            7 => {
+                let text = format!("sent {} {sequence}", delivery.conversation.conversation);
+                book.sends.entry(text.clone()).or_default();
+                link.send(frame, text.clone(), None, Some(id), message(text))
+                    .await
+            }
+            8 => {
+                let delay = Duration::from_millis(self.random.random_range(0..2_000));
+                link.nack(frame, vec![id], Nack::Retry(Some(delay)), false)
+                    .await
+            }
+            _ => {
+                // If it is held still, the attempt does not count.
+                turn.attempt = turn.attempt.saturating_sub(1);
+                link.nack(frame, vec![id], Nack::Release, false).await
+            }
+        }
+        .expect("the engine runs");
+        if how == 7 {
+            // It has said something, and is not done.
+            self.bots[bot].holds.push(delivery);
+        }
+    }
+
+    /// The adapter says what became of what it was handed.
+    async fn show(&mut self) {
+        let frame = self.frame();
+        let Some((adapter, _)) = &self.adapter else {
+            return;
+        };
+        for outbound in std::mem::take(&mut self.outbound) {
+            let done = if self.random.random_ratio(1, 6) {
+                let soon = Nack::Retry(Some(Duration::ZERO));
+                adapter.nack(frame, vec![outbound.id], soon, false).await
+            } else {
+                adapter
+                    .delivered(frame, outbound.id, Some("theirs".to_owned()))
+                    .await
+            };
+            done.expect("the engine runs");
+        }
+    }
+
+    async fn attach(&mut self) {
+        if self.adapter.is_none() {
+            self.adapter = Some(self.gateway.attach_adapter().await);
+        }
+        if self.bots.len() < 2 {
+            self.sessions += 1;
+            let (link, events) = self
+                .gateway
+                .attach_bot(&format!("bot{}", self.sessions))
+                .await;
+            self.bots.push(Session {
+                number: self.sessions,
+                link,
+                events,
+                told: 0,
+                holds: Vec::new(),
+            });
+        }
+    }
+
+    async fn lose_a_session(&mut self) {
+        if self.random.random_ratio(1, 3) {
+            self.adapter = None;
+            self.outbound.clear();
+        } else if !self.bots.is_empty() {
+            let lost = self.random.random_range(0..self.bots.len());
+            // What it was told before it went was told.
+            self.look().await;
+            self.bots.swap_remove(lost);
+        }
+    }
+
+    async fn follow(&mut self) {
+        let Some(key) = self.started() else { return };
+        let book = self.books.entry(key.clone()).or_default();
+        let start = Start::After(Sequence(book.followed.len() as u64));
+        match self.gateway.engine.follow(key.clone(), start).await {
+            Ok(follower) => drop(self.followers.insert(key, follower)),
+            Err(Error::StoreFailed(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.look().await;
+        self.bots.clear();
+        self.adapter = None;
+        self.outbound.clear();
+        self.followers.clear();
+        let keep = match self.random.random_range(0..3) {
+            0 => usize::MAX,
+            1 => self.random.random_range(0..5),
+            _ => 0,
+        };
+        if self.gateway.restart(keep).await > 0 {
+            self.machine_crashes += 1;
+            for book in self.books.values_mut() {
+                // Hand-overs and acks without a result are not synced.
+                for turn in book.turns.values_mut() {
+                    turn.attempt = 0;
+                }
+                book.shown.clear();
+                book.newest = None;
+            }
+        }
+    }
+
+    /// Everyone looks at what they were told.
+    async fn look(&mut self) {
+        self.gateway.settle().await;
+        for bot in 0..self.bots.len() {
+            for event in told(&mut self.bots[bot].events) {
+                self.bot_is_told(bot, event);
+            }
+            let Session { link, told, .. } = &self.bots[bot];
+            let credit = link.session().credit().deliveries;
+            assert_eq!(
+                credit + told,
+                CREDIT.deliveries,
+                "credit is for what was told"
+            );
+        }
+        let told_adapter = self.adapter.as_mut().map(|(_, events)| told(events));
+        for event in told_adapter.into_iter().flatten() {
+            self.adapter_is_told(event);
+        }
+        let mut ended = Vec::new();
+        for (key, follower) in &mut self.followers {
+            let book = self.books.entry(key.clone()).or_default();
+            loop {
+                match tokio::task::unconstrained(follower.next()).now_or_never() {
+                    None => break,
+                    Some(Ok(entries)) => {
+                        for entry in entries {
+                            book.followed.push(Arc::clone(&entry.activity_id));
+                            let position = Sequence(book.followed.len() as u64);
+                            assert_eq!(entry.sequence, position, "no gap and no double");
+                        }
+                    }
+                    Some(Err(Error::FollowAgain)) => {
+                        ended.push(key.clone());
+                        break;
+                    }
+                    Some(Err(error)) => panic!("{error}"),
+                }
+            }
+        }
+        for key in ended {
+            self.followers.remove(&key);
+        }
+    }
+
+    fn bot_is_told(&mut self, bot: usize, event: Event) {
+        match event {
+            Event::Delivery(delivery) => self.delivered(bot, delivery),
+            Event::Acked(acked) => {
+                for acked in acked {
+                    let (key, sequence) = self.ids[&acked.id].clone();
+                    let book = self.books.entry(key).or_default();
+                    let commit = book.commits.get_mut(&acked.id);
+                    match acked.outcome {
+                        Outcome::Ok => {
+                            book.turns.entry(sequence).or_default().finished = true;
+                            if let Some(commit) = commit {
+                                assert_eq!(commit.replies, acked.appended.len());
+                                commit.fate = Fate::Taken;
+                            }
+                        }
+                        Outcome::Stale => {
+                            if let Some(commit) = commit {
+                                commit.fate = Fate::Refused;
+                            }
+                        }
+                        Outcome::Unknown => panic!("{} was made", acked.id),
+                    }
+                }
+            }
+            Event::Sent(sent) => {
+                if let Ok(appended) = sent.result {
+                    let id = sent.client_id.split(' ').nth(1).expect("as it was sent");
+                    let book = self.books.entry(conversation(id)).or_default();
+                    book.sends.insert(sent.client_id, Some(appended.sequence));
+                }
+            }
+            Event::Refused(refused) => {
+                assert!(
+                    matches!(refused.error, Error::StoreFailed(_)),
+                    "{refused:?}"
+                );
+            }
+            Event::Posted(_) | Event::Drain { .. } | Event::End(_) => panic!("{event:?}"),
+        }
+    }
+
+    fn is_new(&mut self, delivery: &Delivery) {
+        let place = (delivery.conversation.clone(), delivery.sequence);
+        let before = self.ids.insert(delivery.id, place);
+        assert_eq!(before, None, "delivery ids are never used again");
+    }
+
+    fn delivered(&mut self, bot: usize, delivery: Delivery) {
+        self.is_new(&delivery);
+        let session = &mut self.bots[bot];
+        session.told += 1;
+        let book = self.books.entry(delivery.conversation.clone()).or_default();
+        if let Some(newest) = &book.newest {
+            assert!(delivery.id > newest.id, "delivery ids grow");
+            assert!(delivery.fence >= newest.fence, "fences grow");
+            let moved = book.newest_session != Some(session.number);
+            assert!(
+                !moved || delivery.fence > newest.fence,
+                "a new holder has a new fence"
+            );
+            let answered = book
+                .turns
+                .get(&newest.sequence)
+                .is_some_and(|turn| turn.answered);
+            assert!(
+                delivery.sequence == newest.sequence
+                    || delivery.sequence > newest.sequence && answered,
+                "{} after {}, which was not answered",
+                delivery.sequence,
+                newest.sequence
+            );
+        }
+        assert!(!delivery.after_gap, "nothing was skipped");
+        let turn = book.turns.entry(delivery.sequence).or_default();
+        assert!(
+            !turn.finished,
+            "{} was finished and comes again",
+            delivery.sequence
+        );
+        assert!(delivery.attempt > turn.attempt, "attempts grow");
+        turn.attempt = delivery.attempt;
+        book.newest = Some(delivery.clone());
+        book.newest_session = Some(session.number);
+        session
+            .holds
+            .retain(|held| held.conversation != delivery.conversation);
+        session.holds.push(delivery);
+    }
+
+    fn adapter_is_told(&mut self, event: Event) {
+        match event {
+            Event::Delivery(delivery) => {
+                self.is_new(&delivery);
+                let book = self.books.entry(delivery.conversation.clone()).or_default();
+                if let Some((newest, attempt)) = book.shown.last_key_value() {
+                    let grows = (delivery.sequence, delivery.attempt) > (*newest, *attempt);
+                    assert!(grows, "outbound in order, or once more");
+                }
+                book.shown.insert(delivery.sequence, delivery.attempt);
+                self.outbound.push(delivery);
+            }
+            Event::Posted(posted) => {
+                let (conversation_id, id) =
+                    posted.post_id.split_once('|').expect("as it was posted");
+                let book = self.books.entry(conversation(conversation_id)).or_default();
+                book.posts
+                    .insert(id.to_owned(), Some(posted.appended.sequence));
+            }
+            Event::Refused(refused) => {
+                let is_fine = matches!(
+                    refused.error,
+                    Error::StoreFailed(_) | Error::DeliveryStale(_)
+                );
+                assert!(is_fine, "{refused:?}");
+            }
+            Event::Acked(_) | Event::Sent(_) | Event::Drain { .. } | Event::End(_) => {
+                panic!("{event:?}")
+            }
+        }
+    }
+
+    /// All is well again, and everyone does what they should until nothing is left to do.
+    async fn heal(&mut self) {
+        self.gateway.memory.heal();
+        let open: Vec<_> = self
+            .books
+            .iter()
+            .flat_map(|(key, book)| {
+                let open = book.posts.iter().filter(|(_, at)| at.is_none());
+                open.map(|(id, _)| (key.clone(), id.clone()))
+            })
+            .collect();
+        for (key, id) in open {
+            self.post_as(&key, &id).await;
+        }
+        self.attach().await;
+        let keys: Vec<_> = self.books.keys().cloned().collect();
+        for _ in 0..2_000 {
+            self.look().await;
+            self.show().await;
+            for bot in 0..self.bots.len() {
+                for delivery in std::mem::take(&mut self.bots[bot].holds) {
+                    let frame = self.frame();
+                    let book = self.books.entry(delivery.conversation.clone()).or_default();
+                    book.turns.entry(delivery.sequence).or_default().answered = true;
+                    let link = &self.bots[bot].link;
+                    link.ack(frame, vec![delivery.id], true)
+                        .await
+                        .expect("the engine runs");
+                }
+            }
+            self.look().await;
+            if keys.iter().all(|key| self.gateway.is_finished(key)) {
+                self.gateway.settle().await;
+                return;
+            }
+            self.gateway.advance(Duration::from_secs(1)).await;
+        }
+        let left: Vec<_> = keys
+            .iter()
+            .filter(|key| !self.gateway.is_finished(key))
+            .collect();
+        panic!("{left:?} are never finished");
+    }
+
+    /// Everything that was promised, of all conversations.
+    async fn audit(&mut self) {
+        for key in self.books.keys().cloned().collect::<Vec<_>>() {
+            let start = Start::After(Sequence(self.books[&key].followed.len() as u64));
+            let follower = self.gateway.engine.follow(key.clone(), start).await;
+            self.followers
+                .insert(key, follower.expect("it can be followed"));
+        }
+        self.look().await;
+        for (key, book) in &self.books {
+            let log = self.gateway.log(key);
+            let last = self
+                .gateway
+                .engine
+                .conversation(key)
+                .expect("it was started")
+                .last;
+            assert_eq!(last.0, log.len() as u64, "the head says what the log has");
+            assert!(
+                log.iter().zip(1..).all(|(entry, n)| entry.sequence.0 == n),
+                "no gaps"
+            );
+            let ids: Vec<_> = log
+                .iter()
+                .map(|entry| Arc::clone(&entry.activity_id))
+                .collect();
+            assert_eq!(book.followed, ids, "followers are shown the log");
+            assert_eq!(
+                ids.iter().collect::<BTreeSet<_>>().len(),
+                ids.len(),
+                "no doubles"
+            );
+
+            let mut texts = BTreeMap::new();
+            let mut replies: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+            for entry in &log {
+                let text = text(entry);
+                if let Some(reply) = text.strip_prefix("reply ") {
+                    let (delivery, n) = reply.split_once(' ').expect("as it was sent");
+                    let replies = replies.entry(delivery.parse().expect("an id")).or_default();
+                    replies.push(n.parse().expect("a number"));
+                    continue;
+                }
+                let twice = texts.insert(text, entry.sequence);
+                assert_eq!(twice, None, "nothing is said twice");
+            }
+            for (id, at) in &book.posts {
+                assert!(at.is_some(), "every post is answered in the end");
+                assert_eq!(texts.get(&format!("question {id}")), at.as_ref(), "{id}");
+            }
+            for (text, at) in &book.sends {
+                assert!(at.is_none() || texts.get(text) == at.as_ref(), "{text}");
+            }
+            let mut questions = HashSet::new();
+            for (id, found) in &replies {
+                let commit = &book.commits[&DeliveryId(*id)];
+                let whole: Vec<_> = (0..commit.replies).collect();
+                assert_eq!(*found, whole, "a commit is whole");
+                assert!(commit.fate != Fate::Refused, "what is stale writes nothing");
+                assert!(
+                    questions.insert(commit.question),
+                    "a question is answered once"
+                );
+            }
+            for (id, commit) in &book.commits {
+                let found = replies.get(&id.0).map_or(0, Vec::len);
+                assert!(
+                    commit.fate != Fate::Taken || found == commit.replies,
+                    "what was taken is there"
+                );
+            }
+            for entry in &log {
+                match entry.author {
+                    Author::Channel => assert!(book.turns[&entry.sequence].answered, "answered"),
+                    Author::Bot(_) | Author::Backend(_) if self.machine_crashes == 0 => {
+                        assert!(book.shown.contains_key(&entry.sequence), "shown");
+                    }
+                    Author::Bot(_) | Author::Backend(_) => {}
+                }
+            }
+        }
+    }
+
+    async fn end(mut self) {
+        self.heal().await;
+        self.audit().await;
+        if let Some((adapter, _)) = &self.adapter {
+            assert_eq!(
+                adapter.session().credit(),
+                CREDIT,
+                "an adapter with nothing has all its room"
+            );
+        }
+        self.gateway.engine.stop().await;
+    }
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    match std::env::var("TURNWIRE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
+        Some(seed) => seed..seed + 1,
+        None if std::env::var_os("TURNWIRE_LONG").is_some() => 0..5_000,
+        None => 0..200,
+    }
+}
+
+#[tokio::test]
+async fn whatever_fails_and_whenever_all_promises_hold() {
+    for seed in seeds() {
+        println!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..150 {
+            world.step(true).await;
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test]
+async fn whichever_commit_fails_all_promises_hold() {
+    for how in Failure::BOTH {
+        for broken in 0..80 {
+            println!("commit {broken}, {how:?}");
+            let mut world = World::new(broken as u64 % 4);
+            let commits = AtomicUsize::new(0);
+            world.gateway.memory.on_commit(move |_, _: Durability| {
+                if commits.fetch_add(1, Ordering::Relaxed) == broken {
+                    how.verdict()
+                } else {
+                    Verdict::Apply
+                }
+            });
+            world.attach().await;
+            for _ in 0..100 {
+                world.step(false).await;
+            }
+            world.end().await;
+        }
+    }
+}
