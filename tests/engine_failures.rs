@@ -197,7 +197,7 @@ impl Gateway {
         let channel = ChannelId::from(CHANNEL);
         let attached = self
             .engine
-            .attach_channel(&channel, "adapter", capabilities, CREDIT);
+            .attach_channel(&channel, "adapter", Some(capabilities), CREDIT);
         attached.await.expect("the adapter is let in")
     }
 
@@ -484,7 +484,7 @@ async fn an_outcome_gives_an_adapter_room_for_other_conversations() {
     let channel = ChannelId::from(CHANNEL);
     let attached = gateway
         .engine
-        .attach_channel(&channel, "adapter", capabilities, one);
+        .attach_channel(&channel, "adapter", Some(capabilities), one);
     let (adapter, mut events) = attached.await.unwrap();
     let mut seen = HashSet::new();
     for frame in 2..5 {

@@ -226,7 +226,7 @@ impl Shared {
             &format!("{}-0", self.ledger.conversation_id(number)),
         )
         .await;
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             tokio::join!(self.talk(number, random), self.backend(number));
         } else {
             self.talk(number, random).await;
@@ -260,7 +260,7 @@ impl Shared {
                 .from_account(ChannelAccount::with_id("user"))
                 .in_conversation(self.ledger.conversation_id(number));
             // Both ways in, each with its own conversations.
-            let posted = if number % 2 == 0 {
+            let posted = if number.is_multiple_of(2) {
                 life.attachment.post(activity).await
             } else {
                 life.client.post_activity(CHANNEL, activity).await
