@@ -113,7 +113,7 @@ impl Server {
             warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
         }
         let grpc = grpc::routes(&engine, authenticator).await?;
-        let router = http::routes(engine.clone()).merge(grpc.prepare().into_axum_router());
+        let router = http::routes(engine.clone(), grpc.prepare().into_axum_router());
         Ok(Self {
             engine,
             listener,

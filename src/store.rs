@@ -34,8 +34,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Writes apply in the order in which they were added, so of several to one key the last one
     /// stays. When this returns, reads by any thread see all of the batch; before that they see
-    /// all of it or nothing. An empty batch writes nothing, and is not a way to make earlier
-    /// buffered ones durable.
+    /// all of it or nothing. An empty batch writes nothing; synced, it makes earlier buffered ones
+    /// durable, as any other does.
     ///
     /// Commits of several threads may share one sync. Two commits where neither caller waited for
     /// the other may take effect in either order.

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use prost::Message;
 
 use crate::clock::Timestamp;
+use crate::engine::command::Backlog;
 use crate::engine::delivery::{Cursor, State, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
@@ -128,6 +129,16 @@ pub(crate) struct Seat {
     pub(crate) subscription: Subscription,
     /// The session that released the conversation: another one is preferred.
     pub(crate) avoid: Option<session::Number>,
+}
+
+impl Seat {
+    /// What waits for the reader, in a log that ends at `last`.
+    pub(crate) fn backlog(&self, last: Sequence) -> Backlog {
+        Backlog {
+            undelivered: self.subscription.undelivered(last),
+            oldest: self.subscription.first().map(|entry| entry.append_time),
+        }
+    }
 }
 
 /// A conversation in memory.

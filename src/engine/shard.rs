@@ -446,16 +446,12 @@ impl Shard {
         for (_, conversation) in &self.conversations {
             for seat in &conversation.seats {
                 let backlog = &mut backlogs[seat.subscriber];
-                *backlog = backlog.with(Backlog {
-                    undelivered: seat.subscription.undelivered(conversation.last),
-                    oldest: seat.subscription.first().map(|entry| entry.append_time),
-                });
+                *backlog = backlog.with(seat.backlog(conversation.last));
             }
         }
         let mut shared = self.shared.backlogs();
-        for (subscribed, mut backlog) in self.subscribers.iter().zip(backlogs) {
-            // Conversations that wait outside memory have one activity each, at least.
-            backlog.undelivered = backlog.undelivered.max(subscribed.queue.len() as u64);
+        for (subscribed, backlog) in self.subscribers.iter().zip(backlogs) {
+            let backlog = backlog.with(subscribed.queue.away());
             shared.insert((self.index, subscribed.name.clone()), backlog);
         }
     }

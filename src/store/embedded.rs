@@ -183,7 +183,13 @@ impl Embedded {
 impl Store for Embedded {
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), Error> {
         if batch.is_empty() {
-            return Ok(());
+            return match durability {
+                Durability::Buffered => Ok(()),
+                Durability::Synced => {
+                    let synced = guarded(|| self.database.persist(PersistMode::SyncData));
+                    synced.map_err(|failure| self.fail(failure))
+                }
+            };
         }
         // The database would cut the length short, and so write another key.
         if let Some(long) = batch

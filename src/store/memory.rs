@@ -141,7 +141,7 @@ fn injected() -> Error {
 
 impl Store for Memory {
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), Error> {
-        if batch.is_empty() {
+        if batch.is_empty() && durability == Durability::Buffered {
             return Ok(());
         }
         let mut state = self.lock();

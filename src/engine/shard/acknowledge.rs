@@ -17,6 +17,10 @@ use crate::proto::storage;
 use crate::store::keys::Key;
 use crate::store::record;
 
+/// Shortest wait before an adapter's next attempt: its attempts have no limit, and what is tried
+/// again goes first.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 impl Shard {
     pub(super) fn ack(&mut self, acks: Acknowledge, round: &mut Round) {
         if acks.want_result {
@@ -41,7 +45,11 @@ impl Shard {
                     let attempts = taken.subscription.cursor().attempts;
                     let delay =
                         delay.unwrap_or_else(|| retry::backoff(attempts, &mut shard.random));
-                    let until = round.now.after(delay);
+                    let pause = match taken.reader {
+                        Reader::Egress => RETRY_PAUSE,
+                        Reader::Bot(_) => Duration::ZERO,
+                    };
+                    let until = round.now.after(delay.max(pause));
                     shard.take_back(place, Return::Retry { until }, round);
                 }
                 Nack::Release => {

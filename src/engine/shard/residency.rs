@@ -73,6 +73,8 @@ impl Shard {
         self.shared.resident.fetch_add(1, Ordering::Relaxed);
         self.leaving.push_back((slot, self.residencies));
         for seat in 0..self.conversations[slot].seats.len() {
+            let subscriber = self.conversations[slot].seats[seat].subscriber;
+            self.subscribers[subscriber].queue.came_back(key);
             self.enqueue(slot, seat, Lane::Ready, round);
         }
         slot
@@ -199,6 +201,10 @@ impl Shard {
                 });
             }
             self.slots.remove(&conversation.key);
+            for seat in &conversation.seats {
+                let queue = &mut self.subscribers[seat.subscriber].queue;
+                queue.left(&conversation.key, seat.backlog(conversation.last));
+            }
             self.conversations.remove(slot);
             self.shared.resident.fetch_sub(1, Ordering::Relaxed);
         }
