@@ -126,7 +126,8 @@ impl Shard {
             Err(error) => return Err(error),
         };
         let once = Once::new(&key, &Author::Channel, idempotency, &draft, None);
-        if let Some(repeated) = self.seen(&once, round)? {
+        let started = slot.map_or(round.now, |slot| self.conversations[slot].start_time);
+        if let Some(repeated) = self.seen(&once, started, round)? {
             return Ok(repeated);
         }
         let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);
@@ -165,7 +166,7 @@ impl Shard {
         // Looked up before the fence: what was stored while the sender held the delivery stays its
         // result, and nothing is written now.
         let once = Once::new(&key, &author, idempotency, &draft, None);
-        if let Some(repeated) = self.seen(&once, round)? {
+        if let Some(repeated) = self.seen(&once, self.conversations[slot].start_time, round)? {
             return Ok(repeated);
         }
         let answered = match cites {
@@ -209,7 +210,7 @@ impl Shard {
         };
         let author = Author::Backend(bot);
         let once = Once::new(&key, &author, idempotency, &draft, reference.as_deref());
-        if let Some(repeated) = self.seen(&once, round)? {
+        if let Some(repeated) = self.seen(&once, self.conversations[slot].start_time, round)? {
             return Ok(repeated);
         }
         self.check_disk(round.now)?;

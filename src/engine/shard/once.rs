@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::Shard;
 use crate::activity::Draft;
+use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::log::Author;
 use crate::engine::round::Round;
@@ -51,10 +52,11 @@ impl Once {
 }
 
 impl Shard {
-    /// The result of an earlier append with the same key.
+    /// The result of an earlier append with the same key, in a conversation that started then.
     pub(super) fn seen(
         &self,
         once: &Option<Once>,
+        started: Timestamp,
         round: &Round,
     ) -> Result<Option<Appended>, Error> {
         let Some(once) = once else { return Ok(None) };
@@ -70,8 +72,9 @@ impl Shard {
             None => {
                 let store = &self.shared.store;
                 let mut stored = store.get(&key(generation))?;
-                if stored.is_none() {
-                    stored = store.get(&key(generation.saturating_sub(1)))?;
+                // A conversation has no results from before it started.
+                if stored.is_none() && self.generation(started) < generation {
+                    stored = store.get(&key(generation - 1))?;
                 }
                 let Some(stored) = stored else {
                     return Ok(None);

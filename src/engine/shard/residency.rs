@@ -18,7 +18,7 @@ use crate::engine::round::Round;
 use crate::engine::settings::{Channel, Outbound};
 use crate::id::{ConversationKey, Sequence};
 use crate::store::keys::{Key, ListBy};
-use crate::store::{Durability, Order, record};
+use crate::store::{Durability, Order};
 
 /// Resident conversations looked at in one tick, unless there are too many: so that no tick grows
 /// with their number.
@@ -249,17 +249,7 @@ impl Shard {
                 });
             }
         }
-        if round.batch.is_empty()
-            && let Some((_, conversation)) = self.conversations.iter().next()
-        {
-            // An empty batch would make nothing durable, so one says what is there already.
-            let key = Key::Head {
-                conversation: &conversation.key,
-            };
-            round
-                .batch
-                .put(&key, record::encode(&conversation.head_record()));
-        }
+        // Even an empty batch makes durable what was only buffered.
         if let Err(failure) = self.shared.store.commit(round.batch, Durability::Synced) {
             warn!(shard = self.index, %failure, "the last write of a shard failed");
         }
