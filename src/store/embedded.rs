@@ -119,6 +119,7 @@ impl Embedded {
 
         let hot = keyspace(&database, "hot", || hot_options(options)).map_err(|f| f.at(path))?;
         let found = found(&hot).map_err(|failure| failure.at(path))?;
+        let is_new = found.is_none();
         let meta = next_meta(found)?;
         let open = |name, create: fn(&Options) -> KeyspaceCreateOptions| {
             keyspace(&database, name, || create(options)).map_err(|failure| failure.at(path))
@@ -129,6 +130,20 @@ impl Embedded {
             idempotency: open("idempotency", idempotency_options)?,
             rest: open("rest", rest_options)?,
         };
+        let others = [
+            &keyspaces.activities,
+            &keyspaces.idempotency,
+            &keyspaces.rest,
+        ];
+        if is_new
+            && others
+                .iter()
+                .any(|keyspace| keyspace.first_key_value().is_some())
+        {
+            // Ids made of an epoch that begins again would be made a second time.
+            let what = "there are records, but not the store's own".to_owned();
+            return Err(Error::Corrupt { what });
+        }
 
         let store = Self {
             path: path.to_owned(),
