@@ -27,6 +27,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tracing::info;
 
 use crate::activity::{self, Draft};
 use crate::clock::Clock;
@@ -344,6 +345,7 @@ impl Engine {
             }
             sessions.insert(key, Arc::clone(&session))
         };
+        info!(session.id = %session.id, subscriber = %session.subscriber, instance, "attached");
         let link = Link::new(self.clone(), Arc::clone(&session));
         if let Some(old) = replaced {
             old.end(Error::SessionReplaced(instance.to_owned()));
@@ -356,6 +358,8 @@ impl Engine {
 
     /// Ends a session: what it holds goes to others.
     async fn detach(&self, session: Arc<Session>) {
+        let instance = session.instance.as_str();
+        info!(session.id = %session.id, subscriber = %session.subscriber, instance, "detached");
         {
             let mut sessions = self.sessions();
             let key = (session.subscriber.clone(), session.instance.clone());
@@ -396,6 +400,12 @@ impl Engine {
             let backlog = self.backlog(&Subscriber::Bot(bot.clone()));
             metrics
                 .undelivered(bot.as_str())
+                .set(backlog.undelivered as i64);
+        }
+        for channel in self.inner.shared.settings.channels.keys() {
+            let backlog = self.backlog(&Subscriber::Egress(channel.clone()));
+            metrics
+                .outbound(channel.as_str())
                 .set(backlog.undelivered as i64);
         }
     }

@@ -32,7 +32,7 @@ pub async fn routes(
     authenticator: Arc<Authenticator>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let limit = engine.limits().frame_bytes;
-    let check = access::Check::new(authenticator);
+    let check = access::Check::new(engine.clone(), authenticator);
     let bots =
         BotServiceServer::new(bots::Service::new(engine.clone())).max_decoding_message_size(limit);
     let channels = ChannelServiceServer::new(channels::Service::new(engine.clone()))

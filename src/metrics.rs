@@ -49,7 +49,10 @@ pub struct Metrics {
     pub round_size: Histogram,
     /// Reads and batches that failed. Someone must look.
     pub store_failures: Counter,
+    /// 1 while appends are refused because the disk has less room than the reserve.
+    pub store_full: Gauge,
     undelivered: Family<Label<String>, Gauge>,
+    outbound: Family<Label<String>, Gauge>,
     rpc_errors: Family<Label<&'static str>, Counter>,
 }
 
@@ -115,6 +118,12 @@ impl Metrics {
         let sends = counters(r, "sends", "Sends of bots and backends");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
+        let outbound = Family::<Label<String>, Gauge>::default();
+        r.register(
+            "outbound",
+            "Activities that wait for a channel's adapter",
+            outbound.clone(),
+        );
         let undelivered = Family::<Label<String>, Gauge>::default();
         r.register(
             "undelivered",
@@ -128,7 +137,11 @@ impl Metrics {
                 bot: resolve(&authors, "author", "bot"),
                 backend: resolve(&authors, "author", "backend"),
             },
-            deliveries: counter(r, "deliveries", "Deliveries handed to bots"),
+            deliveries: counter(
+                r,
+                "deliveries",
+                "Deliveries handed to bots and channel adapters",
+            ),
             redeliveries: counter(r, "redeliveries", "Deliveries that were not first attempts"),
             acks: AckOutcomes {
                 ok: resolve(&acks, "outcome", "ok"),
@@ -166,12 +179,18 @@ impl Metrics {
                 exponential_buckets(1.0, 2.0, 11),
             ),
             store_failures: counter(r, "store_failures", "Reads and batches that failed"),
+            store_full: gauge(
+                r,
+                "store_full",
+                "Whether appends are refused for want of disk",
+            ),
             rpc_errors: counters(
                 r,
                 "rpc_errors",
                 "Calls and frames that were refused or failed",
             ),
             undelivered,
+            outbound,
             registry,
         }
     }
@@ -181,6 +200,13 @@ impl Metrics {
     pub fn undelivered(&self, bot: &str) -> Gauge {
         self.undelivered
             .get_or_create_owned(&[("bot", bot.to_owned())])
+    }
+
+    /// Activities that wait for the adapter of `channel`. Finding it takes a lock: keep it.
+    #[must_use]
+    pub fn outbound(&self, channel: &str) -> Gauge {
+        self.outbound
+            .get_or_create_owned(&[("channel", channel.to_owned())])
     }
 
     /// Counts a call or frame that was refused or failed, by its stable reason. Takes a lock,

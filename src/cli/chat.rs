@@ -10,18 +10,22 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
+use turnwire_client::backoff::Backoff;
 use turnwire_client::conversations::{Start, WatchStep};
 use turnwire_client::proto::{Activity, Author, ChannelAccount, ConversationName, LogEntry};
 use turnwire_client::{Client, Code};
 
 use super::connection::Connection;
-use super::fresh;
+use super::{escape, fresh};
 use lines::Lines;
 use screen::Screen;
 
 /// How long to wait for more when every line is answered: an answer may have several parts,
 /// which are appended together.
 const AFTERTHOUGHT: Duration = Duration::from_millis(150);
+
+/// How often a message is posted while the gateway does not answer: for about a minute.
+const POST_ATTEMPTS: u32 = 12;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -37,7 +41,7 @@ pub(super) struct Args {
         hide_env = true
     )]
     user: String,
-    /// The conversation to go on with, or to begin [default: a new one]
+    /// The conversation to go on with, or to begin, as ID or as CHANNEL/ID [default: a new one]
     #[arg(long, value_name = "ID")]
     conversation: Option<String>,
     /// When stdin is not a terminal: how many seconds without a word from the bot to wait for
@@ -55,9 +59,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     let client = connection.open().await?;
-    let conversation_id = args
-        .conversation
-        .unwrap_or_else(|| format!("chat-{}", fresh::id()));
+    // As the other commands print it: the channel's own name in front is no part of the id.
+    let prefix = format!("{}/", args.channel);
+    let conversation_id = match args.conversation {
+        Some(given) => given
+            .strip_prefix(&prefix)
+            .map(str::to_owned)
+            .unwrap_or(given),
+        None => format!("chat-{}", fresh::id()),
+    };
     let user = User {
         client,
         conversation: ConversationName::new(args.channel, conversation_id),
@@ -177,9 +187,24 @@ impl User {
             .with_id(&id)
             .from_account(self.account())
             .in_conversation(&self.conversation.conversation_id);
-        self.client
-            .post_activity(&self.conversation.channel_id, activity)
-            .await?;
+        let mut backoff = Backoff::default();
+        for attempt in 1.. {
+            let channel = &self.conversation.channel_id;
+            match self.client.post_activity(channel, activity.clone()).await {
+                Ok(_) => break,
+                // The id makes it safe to say the same again.
+                Err(error) if error.is_retryable() && attempt < POST_ATTEMPTS => {
+                    if attempt == 1 {
+                        eprintln!(
+                            "not sent yet: {}; trying again",
+                            escape::line(&error.to_string())
+                        );
+                    }
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(id)
     }
 

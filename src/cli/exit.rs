@@ -49,13 +49,18 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() {
+    if error.is::<Usage>() || client_error(error).is_some_and(is_no_endpoint) {
         USAGE
     } else if client_error(error).is_some_and(turnwire_client::Error::is_unreachable) {
         UNREACHABLE
     } else {
         FAILED
     }
+}
+
+/// Whether the gateway's address is none: a flag or a variable is wrong.
+fn is_no_endpoint(error: &turnwire_client::Error) -> bool {
+    matches!(error, turnwire_client::Error::Endpoint { .. })
 }
 
 /// One line, except for a configuration: everything that is wrong with it has a line of its own.

@@ -9,7 +9,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
-    #[error("cannot read the configuration `{}`: {source}", path.display())]
+    #[error(
+        "cannot read the configuration `{}`: {source}; name another with `--config`, or begin with \
+         a copy of turnwire.example.toml",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

@@ -1,5 +1,6 @@
 //! Sessions: one attached stream of one bot instance, or of one channel adapter.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,15 @@ pub enum Subscriber {
     Bot(BotId),
     /// A channel's egress: reads what bots say.
     Egress(ChannelId),
+}
+
+impl fmt::Display for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bot(bot) => write!(f, "bot:{bot}"),
+            Self::Egress(channel) => write!(f, "channel:{channel}"),
+        }
+    }
 }
 
 /// A session's number within this run of the gateway; never reused.

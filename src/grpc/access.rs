@@ -12,26 +12,30 @@ use crate::status::Failure;
 /// Names the caller of each request, or refuses it.
 #[derive(Clone)]
 pub(super) struct Check {
+    engine: Engine,
     authenticator: Arc<Authenticator>,
 }
 
 impl Check {
-    pub(super) fn new(authenticator: Arc<Authenticator>) -> Self {
-        Self { authenticator }
+    pub(super) fn new(engine: Engine, authenticator: Arc<Authenticator>) -> Self {
+        Self {
+            engine,
+            authenticator,
+        }
+    }
+
+    fn principal(&self, request: &Request<()>) -> Result<Arc<Principal>, Failure> {
+        let authorization = request.metadata().get("authorization");
+        let authorization = authorization
+            .map(|value| value.to_str().map_err(|_| auth::Error::TokenUnknown))
+            .transpose()?;
+        Ok(self.authenticator.authenticate(authorization)?)
     }
 }
 
 impl Interceptor for Check {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let authorization = request.metadata().get("authorization");
-        let authorization = authorization
-            .map(|value| value.to_str().map_err(|_| auth::Error::TokenUnknown))
-            .transpose()
-            .map_err(Failure::from)?;
-        let principal = self
-            .authenticator
-            .authenticate(authorization)
-            .map_err(Failure::from)?;
+        let principal = refused(&self.engine, self.principal(&request))?;
         request.extensions_mut().insert(principal);
         Ok(request)
     }
@@ -62,11 +66,13 @@ pub(super) fn answered<T>(
     engine: &Engine,
     answer: Result<T, Failure>,
 ) -> Result<Response<T>, Status> {
-    match answer {
-        Ok(answer) => Ok(Response::new(answer)),
-        Err(failure) => {
-            engine.metrics().rpc_error(failure.row().reason);
-            Err(failure.into())
-        }
-    }
+    refused(engine, answer).map(Response::new)
+}
+
+/// Counts a refusal.
+fn refused<T>(engine: &Engine, result: Result<T, Failure>) -> Result<T, Status> {
+    result.map_err(|failure| {
+        engine.metrics().rpc_error(failure.row().reason);
+        failure.into()
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::once::Once;
 use super::queue::Lane;
@@ -263,7 +263,17 @@ impl Shard {
         let reserve_bytes = self.shared.settings.limits.disk_reserve_bytes;
         let fresh = |checked: Timestamp| now >= checked && now.since(checked) < DISK_CHECK_INTERVAL;
         if !self.disk.checked.is_some_and(fresh) {
-            self.disk.full = self.shared.store.free_bytes()? < reserve_bytes;
+            let full = self.shared.store.free_bytes()? < reserve_bytes;
+            if full && !self.disk.full {
+                warn!(
+                    reserve_bytes,
+                    "appends are refused: the disk has less room than the reserve"
+                );
+            } else if self.disk.full && !full {
+                info!(reserve_bytes, "appends are taken again: the disk has room");
+            }
+            self.shared.metrics.store_full.set(i64::from(full));
+            self.disk.full = full;
             self.disk.checked = Some(now);
         }
         if self.disk.full {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::queue::Lane;
 use super::residency::Filled;
@@ -143,6 +143,12 @@ impl Shard {
             };
             round.batch.put(&key, record::encode(&letter));
             self.shared.metrics.dead_letters.inc();
+            // Without the reason: it is the bot's or the channel's words, and may hold the user's.
+            warn!(
+                conversation.id = %conversation.key, activity.sequence = %entry.sequence,
+                bot.id = taken.reader.id(), delivery.attempt = letter.attempts,
+                "parked in the dead letters"
+            );
             taken.subscription.skip();
         }
         self.go_on(slot, seat, round);
