@@ -75,6 +75,7 @@ enum Command {
 /// Runs the program with the process's arguments and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    exit::say_damage();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

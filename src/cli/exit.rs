@@ -8,6 +8,7 @@ use turnwire_client::Code;
 use super::escape;
 use super::output::OutputClosed;
 use crate::config;
+use crate::store::embedded;
 
 /// The gateway refused, or something else failed.
 const FAILED: u8 = 1;
@@ -31,6 +32,24 @@ pub(super) struct Interrupted;
 /// The code for what clap says: 0 for help, 2 for mistakes.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+/// Lets a store that cannot be opened for its damage end the program with a line in place of a
+/// panic's trace, and every other panic as it is.
+pub(super) fn say_damage() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !embedded::is_opening() {
+            return others(panic);
+        }
+        let what = panic
+            .payload_as_str()
+            .unwrap_or("its files contradict each other");
+        let what = escape::line(what);
+        eprintln!("error: cannot open the store: it is damaged ({what}); restore it from a backup");
+        // Not by unwinding: the database may panic again on the way.
+        std::process::exit(i32::from(FAILED));
+    }));
 }
 
 /// Says what went wrong, if it is worth a word, and returns the exit code.

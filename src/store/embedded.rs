@@ -1,5 +1,6 @@
 //! The store on the local disk: `fjall`, a log-structured merge tree with a journal.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::ops::{Bound, ControlFlow};
@@ -89,6 +90,7 @@ impl Embedded {
     /// wrote it; [`Error::Corrupt`] when it is damaged before its end; [`Error::Failed`] when the
     /// folder or its disk cannot be used.
     pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+        let _opening = Opening::begin();
         let place = path.display().to_string();
         let failed = |error: io::Error| from_io(&place, error);
 
@@ -443,6 +445,36 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
 enum Failure {
     Fjall(fjall::Error),
     Panicked(String),
+}
+
+thread_local! {
+    static OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is opening a store.
+///
+/// The database meets some damage with a panic while it opens, and some of those panic again as they
+/// unwind, which ends the process before [`Embedded::open`] can return an error. A program asks this
+/// in its panic hook, to say in words what happened.
+#[must_use]
+pub fn is_opening() -> bool {
+    OPENING.get()
+}
+
+/// Marks the thread while it lives.
+struct Opening;
+
+impl Opening {
+    fn begin() -> Self {
+        OPENING.set(true);
+        Self
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        OPENING.set(false);
+    }
 }
 
 /// Runs what calls the database, which meets some damage with a panic.
