@@ -59,7 +59,7 @@ pub struct Config {
 pub struct Overrides {
     /// `--listen`.
     pub listen: Option<SocketAddr>,
-    /// `--data-dir`.
+    /// `--data`.
     pub data_dir: Option<PathBuf>,
 }
 

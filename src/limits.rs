@@ -13,7 +13,7 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Most items in a page. Default 1,000.
     pub page: usize,
-    /// Largest page of activities, in bytes. Default 4 MiB.
+    /// Largest page, in bytes; one item is returned whatever its size. Default 4 MiB.
     pub page_bytes: usize,
     /// Most delivery ids in one frame. Default 1,000.
     pub ack_ids: usize,
@@ -46,9 +46,10 @@ pub struct Limits {
     pub delivery_ceiling: Duration,
     /// Attempts before a delivery is parked in the dead letters. Default 5.
     pub delivery_attempts: u32,
-    /// Commands that may wait for a shard before callers wait. Default 8,192.
+    /// Commands that may wait for each shard before callers wait. Default 8,192.
     pub shard_commands: usize,
-    /// Bytes of activities that may wait for the shards before callers wait. Default 64 MiB.
+    /// Bytes of activities that may wait for all shards together before callers wait. Default
+    /// 64 MiB.
     pub shard_bytes: usize,
     /// Most commands decided and made durable together. Default 1,024.
     pub shard_round: usize,

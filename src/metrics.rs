@@ -47,7 +47,7 @@ pub struct Metrics {
     pub store_commit_duration: Histogram,
     /// Commands that were made durable together.
     pub round_size: Histogram,
-    /// Reads and batches that failed. Someone must look.
+    /// Rounds that could not be written. Someone must look.
     pub store_failures: Counter,
     /// 1 while appends are refused because the disk has less room than the reserve.
     pub store_full: Gauge,
@@ -209,8 +209,8 @@ impl Metrics {
             .get_or_create_owned(&[("channel", channel.to_owned())])
     }
 
-    /// Counts a call or frame that was refused or failed, by its stable reason. Takes a lock,
-    /// which errors may: they are few.
+    /// Counts a call, frame or stream that was refused or failed, by its stable reason. Takes a
+    /// lock, which errors may: they are few.
     pub fn rpc_error(&self, reason: &'static str) {
         self.rpc_errors.get_or_create(&[("reason", reason)]).inc();
     }

@@ -1,6 +1,7 @@
-//! What the gateway promises, checked through the real server: see the design, section 4.
+//! What the gateway promises, checked through the real server: see README.
 //!
-//! One file a promise, and each test's name is a rule. Time stands still until a test moves it.
+//! One file a promise, files for what goes beyond them, and each test's name is a rule. Time stands
+//! still until a test moves it.
 
 mod harness;
 
