@@ -178,7 +178,7 @@ impl Metrics {
                 None,
                 exponential_buckets(1.0, 2.0, 11),
             ),
-            store_failures: counter(r, "store_failures", "Reads and batches that failed"),
+            store_failures: counter(r, "store_failures", "Rounds that could not be written"),
             store_full: gauge(
                 r,
                 "store_full",

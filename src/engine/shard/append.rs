@@ -237,7 +237,8 @@ impl Shard {
             .seats
             .iter()
             .filter_map(|seat| match &seat.reader {
-                Reader::Bot(bot) => Some(bot),
+                // One that is not registered any more speaks no more.
+                Reader::Bot(bot) => self.shared.settings.bots.contains_key(bot).then_some(bot),
                 Reader::Egress => None,
             });
         match (bots.next(), bots.next()) {
