@@ -1,14 +1,15 @@
-//! The two halves of a bidirectional stream.
+//! Bidirectional streams, whole and in two halves.
 //!
 //! Neither half has a task of its own. A sent frame takes one hop, through a bounded queue that
 //! the transport empties; a received one is decoded where it is awaited.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::Error;
+use crate::{Client, Error};
 
 /// Frames that may wait for the transport, unless the caller says otherwise.
 pub const DEFAULT_QUEUE_FRAMES: usize = 4_096;
@@ -22,13 +23,80 @@ pub trait Envelope: Send + 'static {
     fn wrap(frame: Self::Frame) -> Self;
 }
 
-/// A response message whose only content is one of several frames.
+/// A response message whose only content is one of several frames, the first of them a welcome.
 pub trait Opened: Send + 'static {
     /// The frames.
     type Frame;
+    /// What the gateway says when it lets the client in.
+    type Welcome: fmt::Debug + Send;
 
     /// Takes the frame out; `None` for one that this version does not know.
     fn unwrap(self) -> Option<Self::Frame>;
+
+    /// Takes the welcome out of the first frame.
+    ///
+    /// # Errors
+    ///
+    /// What the gateway said instead.
+    fn welcome(first: Self::Frame) -> Result<Self::Welcome, Error>;
+}
+
+/// A stream that the gateway has let in, typed in both directions and otherwise as the protocol is.
+#[derive(Debug)]
+pub struct Stream<E, O: Opened> {
+    welcome: O::Welcome,
+    sender: Sender<E>,
+    receiver: Receiver<O>,
+}
+
+impl<E: Envelope, O: Opened> Stream<E, O> {
+    /// Waits for the welcome on a stream whose hello was queued.
+    pub(crate) async fn begin(
+        client: &Client,
+        sender: Sender<E>,
+        response: Result<tonic::Response<tonic::Streaming<O>>, tonic::Status>,
+    ) -> Result<Self, Error> {
+        let stream = response
+            .map_err(|status| client.error(status))?
+            .into_inner();
+        let mut receiver = Receiver::new(stream, client.shared_endpoint());
+        let first = receiver.next().await?.ok_or(Error::Ended)?;
+        Ok(Self {
+            welcome: O::welcome(first)?,
+            sender,
+            receiver,
+        })
+    }
+
+    /// What the gateway said when it let the client in.
+    #[must_use]
+    pub fn welcome(&self) -> &O::Welcome {
+        &self.welcome
+    }
+
+    /// Sends a frame. See [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the stream is over.
+    pub async fn send(&self, frame: impl Into<E::Frame>) -> Result<(), Error> {
+        self.sender.send(frame).await
+    }
+
+    /// Waits for the next frame. See [`Receiver::next`].
+    ///
+    /// # Errors
+    ///
+    /// Why the stream has ended.
+    pub async fn next(&mut self) -> Result<Option<O::Frame>, Error> {
+        self.receiver.next().await
+    }
+
+    /// Takes the stream apart, for a reader and writers that are not the same task.
+    #[must_use]
+    pub fn split(self) -> (O::Welcome, Sender<E>, Receiver<O>) {
+        (self.welcome, self.sender, self.receiver)
+    }
 }
 
 /// The sending half. Clones send on the same stream; when the last is dropped, the gateway sees

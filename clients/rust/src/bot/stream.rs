@@ -15,14 +15,9 @@ pub type BotSender = frames::Sender<SubscribeRequest>;
 /// The half that receives the gateway's frames.
 pub type BotReceiver = frames::Receiver<SubscribeResponse>;
 
-/// An open session, typed in both directions and otherwise as the protocol is: the caller grants
-/// credit, answers deliveries and sends heartbeats.
-#[derive(Debug)]
-pub struct BotStream {
-    welcome: Welcome,
-    sender: BotSender,
-    receiver: BotReceiver,
-}
+/// An open session, frame by frame: the caller grants credit, answers deliveries and sends
+/// heartbeats.
+pub type BotStream = frames::Stream<SubscribeRequest, SubscribeResponse>;
 
 impl BotStream {
     /// Opens a session and waits for its Welcome.
@@ -48,50 +43,7 @@ impl BotStream {
         // Before the call: a gateway may keep the response's headers back until it has the Hello.
         sender.send(hello).await?;
         let response = client.bots().subscribe(requests).await;
-        let stream = response
-            .map_err(|status| client.error(status))?
-            .into_inner();
-        let mut receiver = BotReceiver::new(stream, client.shared_endpoint());
-        match receiver.next().await? {
-            Some(GatewayFrame::Welcome(welcome)) => Ok(Self {
-                welcome,
-                sender,
-                receiver,
-            }),
-            Some(GatewayFrame::Error(refused)) => Err(refused.into()),
-            Some(_) => Err(Error::Protocol("the first frame was not a Welcome")),
-            None => Err(Error::Ended),
-        }
-    }
-
-    /// What the gateway said when it opened the session.
-    #[must_use]
-    pub fn welcome(&self) -> &Welcome {
-        &self.welcome
-    }
-
-    /// Sends a frame. See [`frames::Sender::send`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Ended`] when the stream is over.
-    pub async fn send(&self, frame: impl Into<BotFrame>) -> Result<(), Error> {
-        self.sender.send(frame).await
-    }
-
-    /// Waits for the next frame. See [`frames::Receiver::next`].
-    ///
-    /// # Errors
-    ///
-    /// Why the stream has ended.
-    pub async fn next(&mut self) -> Result<Option<GatewayFrame>, Error> {
-        self.receiver.next().await
-    }
-
-    /// Takes the stream apart, for a reader and writers that are not the same task.
-    #[must_use]
-    pub fn split(self) -> (Welcome, BotSender, BotReceiver) {
-        (self.welcome, self.sender, self.receiver)
+        Self::begin(client, sender, response).await
     }
 }
 
@@ -105,9 +57,18 @@ impl Envelope for SubscribeRequest {
 
 impl Opened for SubscribeResponse {
     type Frame = GatewayFrame;
+    type Welcome = Welcome;
 
     fn unwrap(self) -> Option<GatewayFrame> {
         self.frame
+    }
+
+    fn welcome(first: GatewayFrame) -> Result<Welcome, Error> {
+        match first {
+            GatewayFrame::Welcome(welcome) => Ok(welcome),
+            GatewayFrame::Error(refused) => Err(refused.into()),
+            _ => Err(Error::Protocol("the first frame was not a welcome")),
+        }
     }
 }
 

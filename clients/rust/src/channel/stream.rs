@@ -14,14 +14,9 @@ pub type ChannelSender = frames::Sender<AttachRequest>;
 /// The half that receives the gateway's frames.
 pub type ChannelReceiver = frames::Receiver<AttachResponse>;
 
-/// An open attachment, typed in both directions and otherwise as the protocol is: the caller
-/// answers every outbound activity and sends heartbeats.
-#[derive(Debug)]
-pub struct ChannelStream {
-    welcome: AttachWelcome,
-    sender: ChannelSender,
-    receiver: ChannelReceiver,
-}
+/// An open attachment, frame by frame: the caller answers every outbound activity and sends
+/// heartbeats.
+pub type ChannelStream = frames::Stream<AttachRequest, AttachResponse>;
 
 impl ChannelStream {
     /// Attaches and waits for the gateway's welcome.
@@ -47,50 +42,7 @@ impl ChannelStream {
         // Before the call: a gateway may keep the response's headers back until it has the hello.
         sender.send(hello).await?;
         let response = client.channels().attach(requests).await;
-        let stream = response
-            .map_err(|status| client.error(status))?
-            .into_inner();
-        let mut receiver = ChannelReceiver::new(stream, client.shared_endpoint());
-        match receiver.next().await? {
-            Some(GatewayFrame::Welcome(welcome)) => Ok(Self {
-                welcome,
-                sender,
-                receiver,
-            }),
-            Some(GatewayFrame::Error(refused)) => Err(refused.into()),
-            Some(_) => Err(Error::Protocol("the first frame was not a welcome")),
-            None => Err(Error::Ended),
-        }
-    }
-
-    /// What the gateway said when it let the adapter in.
-    #[must_use]
-    pub fn welcome(&self) -> &AttachWelcome {
-        &self.welcome
-    }
-
-    /// Sends a frame. See [`frames::Sender::send`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Ended`] when the stream is over.
-    pub async fn send(&self, frame: impl Into<AdapterFrame>) -> Result<(), Error> {
-        self.sender.send(frame).await
-    }
-
-    /// Waits for the next frame. See [`frames::Receiver::next`].
-    ///
-    /// # Errors
-    ///
-    /// Why the stream has ended.
-    pub async fn next(&mut self) -> Result<Option<GatewayFrame>, Error> {
-        self.receiver.next().await
-    }
-
-    /// Takes the stream apart, for a reader and writers that are not the same task.
-    #[must_use]
-    pub fn split(self) -> (AttachWelcome, ChannelSender, ChannelReceiver) {
-        (self.welcome, self.sender, self.receiver)
+        Self::begin(client, sender, response).await
     }
 }
 
@@ -104,9 +56,18 @@ impl Envelope for AttachRequest {
 
 impl Opened for AttachResponse {
     type Frame = GatewayFrame;
+    type Welcome = AttachWelcome;
 
     fn unwrap(self) -> Option<GatewayFrame> {
         self.frame
+    }
+
+    fn welcome(first: GatewayFrame) -> Result<AttachWelcome, Error> {
+        match first {
+            GatewayFrame::Welcome(welcome) => Ok(welcome),
+            GatewayFrame::Error(refused) => Err(refused.into()),
+            _ => Err(Error::Protocol("the first frame was not a welcome")),
+        }
     }
 }
 
