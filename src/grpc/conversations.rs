@@ -312,7 +312,9 @@ impl Watch {
                         self.ended = true;
                         let going = self.engine.is_draining();
                         let error = if going { Error::ShuttingDown } else { error };
-                        return Some(Err(Failure::from(error).into()));
+                        let failure = Failure::from(error);
+                        self.engine.metrics().rpc_error(failure.row().reason);
+                        return Some(Err(failure.into()));
                     }
                 },
                 () = &mut self.alarm => {
