@@ -167,8 +167,7 @@ impl Engine {
     /// How long a bot may hold a delivery.
     #[must_use]
     pub fn delivery_deadline(&self, bot: &BotId) -> Duration {
-        let bot = self.inner.shared.settings.bots.get(bot);
-        bot.map_or(self.limits().delivery_deadline, |bot| bot.delivery_deadline)
+        self.inner.shared.settings.delivery_deadline(bot)
     }
 
     /// Whether the store took the last write, and no shutdown has begun.

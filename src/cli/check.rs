@@ -1,27 +1,20 @@
 //! `turnwire check`: says whether a configuration can be used.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
+use super::serve::ConfigFile;
 use super::{escape, output};
 use crate::config::{Config, Overrides};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "turnwire.toml",
-        env = "TURNWIRE_CONFIG"
-    )]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 pub(super) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
-    Config::load(&args.config, &Overrides::default())?;
-    let path = args.config.display().to_string();
+    Config::load(&args.file.config, &Overrides::default())?;
+    let path = args.file.config.display().to_string();
     if json {
         output::json(&json!({ "config": path, "ok": true }))
     } else {

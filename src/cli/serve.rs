@@ -9,8 +9,9 @@ use crate::config::{Config, Overrides};
 use crate::observability::logs;
 use crate::server::{Parts, Server};
 
+/// Which configuration is meant.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ConfigFile {
     /// The configuration
     #[arg(
         long,
@@ -18,7 +19,13 @@ pub(super) struct Args {
         default_value = "turnwire.toml",
         env = "TURNWIRE_CONFIG"
     )]
-    config: PathBuf,
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    file: ConfigFile,
     /// Listen here instead of where the configuration says; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -34,7 +41,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         listen: args.listen,
         data_dir: args.data,
     };
-    let config = Config::load(&args.config, &overrides)?;
+    let config = Config::load(&args.file.config, &overrides)?;
     logs::init(&config.log)?;
     serve(&config, interrupt::interrupted(), |address| {
         output::line(&format!("listening on http://{address}"))

@@ -23,6 +23,16 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// How long a bot may hold a delivery: its own deadline, or for one that is not registered any
+    /// more the usual one.
+    #[must_use]
+    pub fn delivery_deadline(&self, bot: &BotId) -> Duration {
+        let bot = self.bots.get(bot);
+        bot.map_or(self.limits.delivery_deadline, |bot| bot.delivery_deadline)
+    }
+}
+
 /// A registered bot.
 #[derive(Clone, Debug)]
 pub struct Bot {

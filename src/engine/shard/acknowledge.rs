@@ -1,6 +1,5 @@
 //! Finishing deliveries and giving them back, by the session that holds them and no other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Place, Shard};
@@ -125,10 +124,9 @@ impl Shard {
 
     /// The same, as an error.
     pub(super) fn not_held(&self, id: DeliveryId) -> Error {
-        if self.ids.has_made(id) {
-            Error::DeliveryStale(id)
-        } else {
-            Error::DeliveryUnknown(id)
+        match self.why_not_held(id) {
+            Outcome::Unknown => Error::DeliveryUnknown(id),
+            Outcome::Stale | Outcome::Ok => Error::DeliveryStale(id),
         }
     }
 
@@ -139,19 +137,19 @@ impl Shard {
         by: Option<Duration>,
         round: &mut Round,
     ) {
-        let shared = Arc::clone(&self.shared);
-        let settings = &shared.settings;
-        let ceiling = settings.limits.delivery_ceiling;
         for &id in deliveries {
             let Some(Place { slot, seat }) = self.held_by(session, id) else {
                 continue;
             };
+            let settings = &self.shared.settings;
             let taken = &mut self.conversations[slot].seats[seat];
-            let usual = match &taken.reader {
-                Reader::Bot(bot) => settings.bots.get(bot).map(|bot| bot.delivery_deadline),
-                Reader::Egress => None,
+            let by = match (by, &taken.reader) {
+                (Some(by), _) => by,
+                (None, Reader::Bot(bot)) => settings.delivery_deadline(bot),
+                // An adapter's deliveries have no deadline to move.
+                (None, Reader::Egress) => continue,
             };
-            let by = by.or(usual).unwrap_or(settings.limits.delivery_deadline);
+            let ceiling = settings.limits.delivery_ceiling;
             taken.subscription.extend(round.now.after(by), ceiling);
             self.arm(slot);
         }

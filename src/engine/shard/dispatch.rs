@@ -314,13 +314,8 @@ impl Shard {
         let taken = &mut conversation.seats[place.seat];
         let deadline = match &taken.reader {
             Reader::Bot(bot) => {
-                let settings = &self.shared.settings;
-                let deadline = settings.bots.get(bot).map(|bot| bot.delivery_deadline);
-                Some(
-                    round
-                        .now
-                        .after(deadline.unwrap_or(settings.limits.delivery_deadline)),
-                )
+                let deadline = self.shared.settings.delivery_deadline(bot);
+                Some(round.now.after(deadline))
             }
             Reader::Egress => None,
         };

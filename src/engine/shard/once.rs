@@ -32,6 +32,7 @@ impl Once {
         draft: &Draft,
         reference: Option<&v1::ConversationReference>,
     ) -> Option<Self> {
+        let key = key?;
         // Keys are the bot's, whoever sends for it. The channel's scope is no bot's id.
         let scope = author.bot().map(ToString::to_string).unwrap_or_default();
         let payload_hash = match reference {
@@ -45,7 +46,7 @@ impl Once {
         Some(Self {
             conversation: conversation.clone(),
             scope,
-            key: key?,
+            key,
             payload_hash,
         })
     }
