@@ -43,7 +43,7 @@ pub use feed::Follower;
 pub use link::Link;
 pub use read::{Filter, ListPosition};
 
-use command::{Append, Command, From as Origin, Reply, Room};
+use command::{Append, Command, From as Origin, Keyed, Reply, Room};
 use session::{Appended, Credit, Event, Events, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
@@ -220,6 +220,7 @@ impl Engine {
     ) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
         let draft = activity::outbound(&mut activity, self.limits())?;
+        let key = key.map(|key| Keyed::new(key, &draft).with(reference.as_deref()));
         let from = Origin::Backend { bot, reference };
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
@@ -248,11 +249,12 @@ impl Engine {
         start: Start,
     ) -> Result<Follower, Error> {
         let (reply, followed) = oneshot::channel();
+        let shard = self.shard(&conversation);
         let command = Command::Follow {
-            conversation: conversation.clone(),
             reply,
+            conversation,
         };
-        self.command(self.shard(&conversation), command).await?;
+        self.command(shard, command).await?;
         let followed = followed.await.map_err(|_| Error::ShuttingDown)??;
         let kept_after = followed.first.previous();
         let position = match start {
@@ -268,7 +270,7 @@ impl Engine {
         };
         let store = Arc::clone(&self.inner.shared.store);
         Ok(Follower::new(
-            conversation,
+            followed.conversation,
             position,
             followed.feed,
             store,
@@ -490,7 +492,7 @@ impl Engine {
             conversation: ConversationId::from(id.unwrap_or_default()),
         };
         let shard = self.shard(&conversation);
-        let key = draft.id.clone();
+        let key = draft.id.clone().map(|id| Keyed::new(id, &draft));
         let conversation = Some(conversation);
         let append = Append {
             room: self.room(std::slice::from_ref(&draft)).await?,

@@ -76,6 +76,17 @@ impl fmt::Display for ConversationKey {
     }
 }
 
+/// A conversation's number in its store: what its records have in their keys, in place of two texts
+/// that may be long. Given when it starts, and never to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConversationNumber(pub u64);
+
+impl fmt::Display for ConversationNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{:x}", self.0)
+    }
+}
+
 /// Position in a conversation's log, from 1; 0 is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);

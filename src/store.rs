@@ -102,17 +102,26 @@ pub enum Order {
 /// Writes that take effect together.
 #[derive(Clone, Default)]
 pub struct Batch {
-    writes: Vec<Write>,
-    bytes: usize,
+    writes: Vec<Span>,
+    /// Keys and values, one behind the other: a write costs no allocation of its own.
+    bytes: Vec<u8>,
+}
+
+/// Where a write ends in the bytes of its batch. It begins where the one before it ends.
+#[derive(Clone, Copy)]
+struct Span {
+    key_end: usize,
+    value_end: usize,
+    is_put: bool,
 }
 
 /// One write of a batch, as implementations of [`Store`] get it.
-#[derive(Clone)]
-pub struct Write {
+#[derive(Clone, Copy)]
+pub struct Write<'b> {
     /// The encoded key; its first byte says the table.
-    pub key: Bytes,
+    pub key: &'b [u8],
     /// The value to put; `None` deletes the key.
-    pub value: Option<Bytes>,
+    pub value: Option<&'b [u8]>,
 }
 
 impl Batch {
@@ -122,25 +131,23 @@ impl Batch {
         Self::default()
     }
 
-    /// Creates an empty batch with room for `writes`.
-    #[must_use]
-    pub fn with_capacity(writes: usize) -> Self {
-        Self {
-            writes: Vec::with_capacity(writes),
-            bytes: 0,
-        }
+    /// Sets `key` to `value`, whether or not it was set.
+    pub fn put(&mut self, key: &Key<'_>, value: impl AsRef<[u8]>) {
+        self.put_with(key, |to| to.extend_from_slice(value.as_ref()));
     }
 
-    /// Sets `key` to `value`, whether or not it was set.
-    ///
-    /// The store may hold `value` in memory for long, with the allocation that it is part of.
-    pub fn put(&mut self, key: &Key<'_>, value: Bytes) {
-        self.push(Bytes::from(key.encode()), Some(value));
+    /// Sets `key` to what `write` appends, whether or not it was set.
+    pub fn put_with(&mut self, key: &Key<'_>, write: impl FnOnce(&mut Vec<u8>)) {
+        key.encode_into(&mut self.bytes);
+        let key_end = self.bytes.len();
+        write(&mut self.bytes);
+        self.push(key_end, true);
     }
 
     /// Removes `key`, whether or not it was set.
     pub fn delete(&mut self, key: &Key<'_>) {
-        self.push(Bytes::from(key.encode()), None);
+        key.encode_into(&mut self.bytes);
+        self.push(self.bytes.len(), false);
     }
 
     /// Removes a key in the encoded form in which a scan handed it out.
@@ -149,13 +156,19 @@ impl Batch {
             key.first().copied().and_then(Table::from_tag).is_some(),
             "the key must be one that a scan handed out"
         );
-        self.push(Bytes::copy_from_slice(key), None);
+        self.bytes.extend_from_slice(key);
+        self.push(self.bytes.len(), false);
     }
 
     /// Adds the writes of `other` after those of this batch.
-    pub fn append(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.writes.extend(other.writes);
+    pub fn append(&mut self, other: &Self) {
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.writes.extend(other.writes.iter().map(|span| Span {
+            key_end: before + span.key_end,
+            value_end: before + span.value_end,
+            ..*span
+        }));
     }
 
     /// Whether there is nothing to write.
@@ -173,24 +186,28 @@ impl Batch {
     /// How many bytes the keys and values have together.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.len()
     }
 
     /// The writes, in the order in which they apply.
-    #[must_use]
-    pub fn writes(&self) -> &[Write] {
-        &self.writes
+    pub fn writes(&self) -> impl Iterator<Item = Write<'_>> {
+        let mut start = 0;
+        self.writes.iter().map(move |span| {
+            let (key, value) = (start..span.key_end, span.key_end..span.value_end);
+            start = span.value_end;
+            Write {
+                key: &self.bytes[key],
+                value: span.is_put.then(|| &self.bytes[value]),
+            }
+        })
     }
 
-    /// The writes, in the order in which they apply.
-    #[must_use]
-    pub fn into_writes(self) -> Vec<Write> {
-        self.writes
-    }
-
-    fn push(&mut self, key: Bytes, value: Option<Bytes>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        self.writes.push(Write { key, value });
+    fn push(&mut self, key_end: usize, is_put: bool) {
+        self.writes.push(Span {
+            key_end,
+            value_end: self.bytes.len(),
+            is_put,
+        });
     }
 }
 
@@ -199,7 +216,7 @@ impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("len", &self.len())
-            .field("bytes", &self.bytes)
+            .field("bytes", &self.bytes())
             .finish()
     }
 }
@@ -258,14 +275,15 @@ pub enum Error {
         what: String,
     },
 
-    /// The store was written by a newer gateway. Nothing was written.
+    /// The store was written by a gateway of another time. Nothing was written.
     #[error(
-        "the store has format {found}, and this gateway supports up to {supported}; upgrade it"
+        "the store has format {found}, and this gateway reads format {supported}; use a gateway of \
+         the store's time, or another data folder"
     )]
     Format {
         /// The store's format.
         found: u32,
-        /// The newest format this gateway can read.
+        /// The format this gateway reads.
         supported: u32,
     },
 }

@@ -221,9 +221,14 @@ impl Gateway {
             bytes: usize::MAX,
         };
         let all = (Sequence(1), Sequence(u64::MAX));
+        let number = self
+            .engine
+            .conversation(key)
+            .expect("it was started")
+            .number;
         let log = self
             .engine
-            .activities(key, all.0, all.1, Order::Ascending, page);
+            .activities(number, all.0, all.1, Order::Ascending, page);
         log.expect("a readable log")
     }
 

@@ -43,9 +43,8 @@ const USUAL_STAMP_BYTES: usize = 384;
 #[derive(Clone)]
 pub struct Draft {
     body: Bytes,
-    /// SHA-256 over all that was sent: the same request has the same hash, whatever order its
-    /// members had.
-    pub payload_hash: [u8; 32],
+    /// What was taken out, encoded: part of the payload's hash, and of nothing else.
+    taken: Bytes,
     /// What kind of activity it is.
     pub kind: Kind,
     /// Inbound: the channel's own id, if it gave one. Outbound: none.
@@ -105,14 +104,13 @@ pub struct Stamp<'a> {
 /// The activity breaks a rule or exceeds a limit; see [`validate::inbound`].
 pub fn inbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error> {
     validate::inbound(activity, limits)?;
-    let cleared = Activity {
-        caller_id: activity.caller_id.take(),
-        channel_id: activity.channel_id.take(),
-        recipient: activity.recipient.take(),
-        unknown_members: take_stamped(&mut activity.unknown_members),
-        ..Activity::default()
-    };
-    let mut draft = Draft::new(activity, &cleared);
+    let mut taken = Fields::default();
+    taken.optional_text(tag::CALLER_ID, activity.caller_id.take().as_deref());
+    taken.optional_text(tag::CHANNEL_ID, activity.channel_id.take().as_deref());
+    taken.optional_message(tag::RECIPIENT, activity.recipient.take().as_ref());
+    let stamped = take_stamped(&mut activity.unknown_members);
+    taken.optional_message(tag::UNKNOWN_MEMBERS, stamped.as_ref());
+    let mut draft = Draft::new(activity, taken);
     if draft.kind == Kind::ConversationUpdate {
         draft.members_added = take(&mut activity.members_added);
         draft.members_removed = take(&mut activity.members_removed);
@@ -136,40 +134,31 @@ pub fn inbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error>
 /// The activity breaks a rule or exceeds a limit; see [`validate::outbound`].
 pub fn outbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error> {
     validate::outbound(activity, limits)?;
-    let cleared = Activity {
-        id: activity.id.take(),
-        timestamp: activity.timestamp.take(),
-        caller_id: activity.caller_id.take(),
-        service_url: activity.service_url.take(),
-        channel_id: activity.channel_id.take(),
-        from: activity.from.take(),
-        recipient: activity.recipient.take(),
-        conversation: activity.conversation.take(),
-        unknown_members: take_stamped(&mut activity.unknown_members),
-        ..Activity::default()
-    };
+    let mut taken = Fields::default();
+    taken.optional_text(tag::ID, activity.id.take().as_deref());
+    taken.optional_text(tag::TIMESTAMP, activity.timestamp.take().as_deref());
+    taken.optional_text(tag::CALLER_ID, activity.caller_id.take().as_deref());
+    taken.optional_text(tag::SERVICE_URL, activity.service_url.take().as_deref());
+    taken.optional_text(tag::CHANNEL_ID, activity.channel_id.take().as_deref());
+    taken.optional_message(tag::FROM, activity.from.take().as_ref());
+    taken.optional_message(tag::RECIPIENT, activity.recipient.take().as_ref());
+    taken.optional_message(tag::CONVERSATION, activity.conversation.take().as_ref());
+    let stamped = take_stamped(&mut activity.unknown_members);
+    taken.optional_message(tag::UNKNOWN_MEMBERS, stamped.as_ref());
     let kind = &mut activity.r#type;
     kind.get_or_insert_with(|| Kind::Message.as_str().to_owned());
-    Ok(Draft::new(activity, &cleared))
+    Ok(Draft::new(activity, taken))
 }
 
 impl Draft {
-    /// Encodes what is left of the activity, and hashes it together with what was taken out.
-    fn new(activity: &Activity, cleared: &Activity) -> Self {
+    /// Encodes what is left of the activity.
+    fn new(activity: &Activity, taken: Fields) -> Self {
         let body = Bytes::from(activity.encode_to_vec());
-        // The length keeps apart what would run together. Maps are ordered, so that equal
-        // activities have equal encodings.
-        let payload_hash = Sha256::new()
-            .chain_update((body.len() as u64).to_be_bytes())
-            .chain_update(&body)
-            .chain_update(cleared.encode_to_vec())
-            .finalize()
-            .into();
         let locale = activity.locale.clone().filter(|locale| !locale.is_empty());
         let reply_to = activity.reply_to_id.as_deref();
         Self {
             body,
-            payload_hash,
+            taken: taken.0.freeze(),
             kind: Kind::from(activity.r#type.as_deref().unwrap_or_default()),
             id: None,
             from: None,
@@ -182,6 +171,20 @@ impl Draft {
             has_reply_to: reply_to.is_some_and(|id| !id.is_empty()),
             has_timestamp: false,
         }
+    }
+
+    /// SHA-256 over all that was sent: the same request has the same hash, whatever order its members
+    /// had.
+    #[must_use]
+    pub fn payload_hash(&self) -> [u8; 32] {
+        // The length keeps apart what would run together. Maps are ordered, so that equal
+        // activities have equal encodings.
+        Sha256::new()
+            .chain_update((self.body.len() as u64).to_be_bytes())
+            .chain_update(&self.body)
+            .chain_update(&self.taken)
+            .finalize()
+            .into()
     }
 
     /// The encoded activity without the gateway's fields.
@@ -256,6 +259,7 @@ fn take_stamped(unknown: &mut Option<Struct>) -> Option<Struct> {
 mod tag {
     pub(super) const ID: u32 = 2;
     pub(super) const TIMESTAMP: u32 = 3;
+    pub(super) const CALLER_ID: u32 = 6;
     pub(super) const SERVICE_URL: u32 = 7;
     pub(super) const CHANNEL_ID: u32 = 8;
     pub(super) const FROM: u32 = 9;
@@ -263,9 +267,11 @@ mod tag {
     pub(super) const CONVERSATION: u32 = 11;
     pub(super) const REPLY_TO_ID: u32 = 12;
     pub(super) const LOCALE: u32 = 18;
+    pub(super) const UNKNOWN_MEMBERS: u32 = 100;
 }
 
 /// An encoded message that fields are appended to.
+#[derive(Default)]
 struct Fields(BytesMut);
 
 impl Fields {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::activity::Draft;
@@ -10,8 +11,9 @@ use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Appended, Session, Subscriber};
-use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
+use crate::store::record;
 
 /// One thing to decide. Each is decided whole before the next; those of one round become durable
 /// together.
@@ -52,8 +54,35 @@ pub(crate) struct Append {
     pub(crate) draft: Draft,
     pub(crate) from: From,
     /// Makes repeating safe.
-    pub(crate) key: Option<String>,
+    pub(crate) key: Option<Keyed>,
     pub(crate) reply: Reply,
+}
+
+/// The key of an append that is to happen once.
+#[derive(Debug)]
+pub(crate) struct Keyed {
+    pub(crate) key: String,
+    /// What was asked for. Made before the shard is asked, on the caller's task.
+    pub(crate) payload_hash: [u8; 32],
+}
+
+impl Keyed {
+    pub(crate) fn new(key: String, draft: &Draft) -> Self {
+        let payload_hash = draft.payload_hash();
+        Self { key, payload_hash }
+    }
+
+    /// With a conversation reference that is applied as well.
+    pub(crate) fn with(mut self, reference: Option<&v1::ConversationReference>) -> Self {
+        if let Some(reference) = reference {
+            self.payload_hash = Sha256::new()
+                .chain_update(self.payload_hash)
+                .chain_update(record::encode(reference))
+                .finalize()
+                .into();
+        }
+        self
+    }
 }
 
 /// Who wants to append.
@@ -125,6 +154,7 @@ pub enum Nack {
 /// The live end of a conversation.
 #[derive(Debug)]
 pub(crate) struct Followed {
+    pub(crate) conversation: ConversationNumber,
     pub(crate) feed: Arc<Feed>,
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,

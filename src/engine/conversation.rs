@@ -1,8 +1,8 @@
 //! A conversation in memory: the head of its log, and those who read it.
 
-use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Weak};
 
+use foldhash::HashSet;
 use prost::Message;
 
 use crate::clock::Timestamp;
@@ -11,7 +11,7 @@ use crate::engine::delivery::{Cursor, State, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Subscriber};
-use crate::id::{BotId, ConversationKey, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::Key;
 use crate::store::{self, Store, record};
@@ -22,6 +22,8 @@ const KNOWN_MEMBERS: usize = 64;
 /// A conversation as it lies in the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
+    /// What its records have in their keys.
+    pub number: ConversationNumber,
     /// When the channel started it.
     pub start_time: Timestamp,
     /// Whether more than one user can take part.
@@ -75,12 +77,18 @@ impl Stored {
     /// [`Error::ConversationUnknown`], and [`Error::StoreFailed`] when the store cannot be read.
     pub fn read(store: &dyn Store, key: &ConversationKey) -> Result<Self, Error> {
         let unknown = || Error::ConversationUnknown(key.clone());
-        let head_key = Key::Head { conversation: key };
         let rest_key = Key::Conversation { conversation: key };
-        let head = store.get(&head_key)?.ok_or_else(unknown)?;
         let rest = store.get(&rest_key)?.ok_or_else(unknown)?;
-        let head = record::decode_head(&head_key, head)?;
         let rest = record::decode_conversation(&rest_key, rest)?;
+        let number = ConversationNumber(rest.number);
+        let head_key = Key::Head {
+            conversation: number,
+        };
+        // Both are written together when it starts.
+        let head = store.get(&head_key)?.ok_or_else(|| store::Error::Corrupt {
+            what: format!("`{key}` has no head"),
+        })?;
+        let head = record::decode_head(&head_key, head)?;
         let corrupt = |_| store::Error::Corrupt {
             what: format!("the reference of `{key}`"),
         };
@@ -99,6 +107,7 @@ impl Stored {
             (reader, cursor)
         });
         Ok(Self {
+            number,
             start_time: Timestamp(rest.start_time_ms),
             is_group: rest.is_group,
             reference,
@@ -145,6 +154,7 @@ impl Seat {
 #[derive(Debug)]
 pub(crate) struct Conversation {
     pub(crate) key: ConversationKey,
+    pub(crate) number: ConversationNumber,
     pub(crate) start_time: Timestamp,
     pub(crate) is_group: bool,
     pub(crate) reference: v1::ConversationReference,
@@ -240,6 +250,7 @@ impl Conversation {
             start_time_ms: self.start_time.0,
             is_group: self.is_group,
             reference: self.reference.encode_to_vec().into(),
+            number: self.number.0,
         }
     }
 }

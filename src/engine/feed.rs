@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
-use crate::id::{ConversationKey, Sequence};
+use crate::id::{ConversationNumber, Sequence};
 use crate::limits::Limits;
 use crate::store::{Order, Store};
 
@@ -91,7 +91,7 @@ impl Feed {
 
 /// One reader of a conversation.
 pub struct Follower {
-    conversation: ConversationKey,
+    conversation: ConversationNumber,
     position: Sequence,
     progress: watch::Receiver<Progress>,
     feed: Arc<Feed>,
@@ -102,7 +102,7 @@ pub struct Follower {
 impl Follower {
     /// A follower that has seen everything up to `position`.
     pub(crate) fn new(
-        conversation: ConversationKey,
+        conversation: ConversationNumber,
         position: Sequence,
         feed: Arc<Feed>,
         store: Arc<dyn Store>,
@@ -149,7 +149,7 @@ impl Follower {
             Some(entries) => entries,
             None => log::read(
                 &*self.store,
-                &self.conversation,
+                self.conversation,
                 position.next(),
                 last,
                 Order::Ascending,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::activity;
-use crate::engine::command::{Acknowledge, Append, Command, Commit, From, Nack, Reply};
+use crate::engine::command::{Acknowledge, Append, Command, Commit, From, Keyed, Nack, Reply};
 use crate::engine::error::Error;
 use crate::engine::session::{Credit, Event, Refused, Session, Subscriber};
 use crate::engine::{Engine, shard};
@@ -164,7 +164,7 @@ impl Link {
             session: Arc::clone(&session),
             cites,
         };
-        let key = Some(client_id.clone());
+        let key = Some(Keyed::new(client_id.clone(), &draft));
         let reply = Reply::Send {
             session,
             frame,

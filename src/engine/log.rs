@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
-use crate::id::{BotId, ConversationKey, Sequence};
+use crate::id::{BotId, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::{self, Key, KeyRange};
+use crate::store::record::ActivityRecord;
 use crate::store::{self, Order, Store, record};
 
 /// One activity of a log, as it lies there.
@@ -62,17 +63,13 @@ impl Author {
 impl Entry {
     /// The entry as it is stored.
     #[must_use]
-    pub fn to_record(&self) -> storage::Activity {
-        storage::Activity {
-            append_time_ms: self.append_time.0,
+    pub fn record(&self) -> ActivityRecord<'_> {
+        ActivityRecord {
+            append_time: self.append_time,
             author: self.author.kind() as i32,
-            bot_id: self
-                .author
-                .bot()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            activity_id: self.activity_id.to_string(),
-            activity: self.activity.clone(),
+            bot_id: self.author.bot().map_or("", BotId::as_str),
+            activity_id: &self.activity_id,
+            activity: &self.activity,
         }
     }
 
@@ -109,7 +106,7 @@ pub struct Page {
 /// [`Error::StoreFailed`] when the store cannot be read.
 pub fn read(
     store: &dyn Store,
-    conversation: &ConversationKey,
+    conversation: ConversationNumber,
     from: Sequence,
     to: Sequence,
     order: Order,

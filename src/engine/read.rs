@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::engine::conversation::Stored;
 use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
-use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
+use crate::id::{BotId, ChannelId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::v1;
 use crate::store::keys::{self, KeyRange, ListBy};
 use crate::store::{self, Order};
@@ -82,17 +82,21 @@ impl Engine {
     /// [`Error::StoreFailed`].
     pub fn members(
         &self,
-        key: &ConversationKey,
+        conversation: ConversationNumber,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<v1::ChannelAccount>, Error> {
-        self.collect(&KeyRange::members(key, after), limit, |key, value| {
-            let corrupt = |_| store::Error::Corrupt {
-                what: "a member's account".to_owned(),
-            };
-            keys::decode_member(key)?;
-            v1::ChannelAccount::decode(value).map_err(corrupt)
-        })
+        self.collect(
+            &KeyRange::members(conversation, after),
+            limit,
+            |key, value| {
+                let corrupt = |_| store::Error::Corrupt {
+                    what: "a member's account".to_owned(),
+                };
+                keys::decode_member(key)?;
+                v1::ChannelAccount::decode(value).map_err(corrupt)
+            },
+        )
     }
 
     /// Activities from `from` to `to`, both included, in the given order, up to a page.
@@ -102,13 +106,20 @@ impl Engine {
     /// [`Error::StoreFailed`].
     pub fn activities(
         &self,
-        key: &ConversationKey,
+        conversation: ConversationNumber,
         from: Sequence,
         to: Sequence,
         order: Order,
         page: Page,
     ) -> Result<Vec<Arc<Entry>>, Error> {
-        log::read(&*self.inner.shared.store, key, from, to, order, page)
+        log::read(
+            &*self.inner.shared.store,
+            conversation,
+            from,
+            to,
+            order,
+            page,
+        )
     }
 
     fn collect<T>(

@@ -1,8 +1,8 @@
 //! A round: what a shard decides together, makes durable with one write, and only then tells.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
@@ -11,8 +11,10 @@ use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
 use crate::engine::session::{Appended, Event, Outcome, Posted, Refused, Sent, Session};
+use crate::engine::shard::once::Kept;
 use crate::id::DeliveryId;
 use crate::limits::Limits;
+use crate::store::keys::OnceDigest;
 use crate::store::{Batch, Durability};
 
 /// The work of one round.
@@ -28,8 +30,8 @@ pub(crate) struct Round {
     pub(crate) handed_over: usize,
     /// Encoded keys of members who were removed and are still in the store.
     pub(crate) removed_members: HashSet<Vec<u8>>,
-    /// Results of keyed appends that are not in the store yet, by encoded key.
-    pub(crate) results: HashMap<Vec<u8>, (Vec<u8>, Appended)>,
+    /// Results of keyed appends that are not in the store yet.
+    pub(crate) results: HashMap<OnceDigest, Kept>,
     effects: Vec<Effect>,
 }
 

@@ -15,18 +15,19 @@ mod acknowledge;
 mod append;
 mod dispatch;
 mod members;
-mod once;
+pub(super) mod once;
 mod queue;
 mod residency;
 mod retention;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt, HashSet};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use slab::Slab;
@@ -41,7 +42,7 @@ use crate::engine::lock;
 use crate::engine::round::Round;
 use crate::engine::session::{self, Session, Subscriber};
 use crate::engine::settings::Settings;
-use crate::id::{ChannelId, ConversationKey, DeliveryId};
+use crate::id::{ChannelId, ConversationKey, ConversationNumber, DeliveryId};
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::keys::Key;
@@ -125,7 +126,10 @@ pub(crate) fn spawn(
 pub(crate) struct Ids {
     epoch: u32,
     shard: u8,
+    /// Deliveries.
     counter: u64,
+    /// Conversations that were started.
+    conversations: u64,
 }
 
 impl Ids {
@@ -134,12 +138,22 @@ impl Ids {
 
     fn next(&mut self) -> DeliveryId {
         self.counter += 1;
+        DeliveryId(self.compose(self.counter))
+    }
+
+    /// A number for a new conversation, made as delivery ids are and from a count of its own.
+    fn next_number(&mut self) -> ConversationNumber {
+        self.conversations += 1;
+        ConversationNumber(self.compose(self.conversations))
+    }
+
+    fn compose(&self, count: u64) -> u64 {
         assert!(
-            self.counter < 1 << Self::COUNTER_BITS,
-            "17 billion deliveries in one epoch"
+            count < 1 << Self::COUNTER_BITS,
+            "17 billion of a kind in one epoch"
         );
         let high = u64::from(self.epoch) << Self::SHARD_BITS | u64::from(self.shard);
-        DeliveryId(high << Self::COUNTER_BITS | self.counter)
+        high << Self::COUNTER_BITS | count
     }
 
     /// Whether this shard, or one of an earlier epoch, may have made the id.
@@ -227,6 +241,7 @@ impl Shard {
             epoch: shared.epoch,
             shard: index,
             counter: 0,
+            conversations: 0,
         };
         Self {
             index,
@@ -364,11 +379,9 @@ impl Shard {
         for &slot in &round.dirty {
             let conversation = &mut self.conversations[slot];
             let key = Key::Head {
-                conversation: &conversation.key,
+                conversation: conversation.number,
             };
-            round
-                .batch
-                .put(&key, record::encode(&conversation.head_record()));
+            record::put(&mut round.batch, &key, &conversation.head_record());
             if !std::mem::replace(&mut conversation.marked_live, true) {
                 round.batch.put(
                     &Key::Live {

@@ -156,10 +156,12 @@ impl ConversationService for Service {
             let caller = caller(&request)?;
             let request = request.into_inner();
             let key = convert::key(request.conversation, "conversation")?;
-            self.visible(&caller, &key)?;
+            let conversation = self.visible(&caller, &key)?;
             let size = page::size(request.page_size, self.engine.limits().page)?;
             let after: Option<String> = page::after(&request.page_token)?;
-            let mut members = self.engine.members(&key, after.as_deref(), size)?;
+            let mut members = self
+                .engine
+                .members(conversation.number, after.as_deref(), size)?;
             let found = members.len();
             let mut room = page::Room::new(self.engine.limits().page_bytes);
             let fitting = members
@@ -203,7 +205,9 @@ impl ConversationService for Service {
                 (Some(after), Order::Ascending) => (after.next().max(first), last),
                 (Some(after), Order::Descending) => (first, after.previous()),
             };
-            let entries = self.engine.activities(&key, from, to, order, page)?;
+            let entries = self
+                .engine
+                .activities(conversation.number, from, to, order, page)?;
             let end = match order {
                 Order::Ascending => to,
                 Order::Descending => from,

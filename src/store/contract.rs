@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::keys::OnceDigest;
 use super::{Batch, Durability, Error, Key, KeyRange, ListBy, Order, Store, Table};
 use crate::clock::Timestamp;
-use crate::id::{ConversationKey, Sequence};
+use crate::id::{ConversationKey, ConversationNumber, Sequence};
 
 /// Opens a store: empty at first, and then the one it opened before, which is closed by then.
 pub type Open<'a> = &'a mut dyn FnMut() -> Arc<dyn Store>;
@@ -48,18 +49,22 @@ pub fn all<F: FnMut() -> Arc<dyn Store>>(mut fresh: impl FnMut() -> F) {
     }
 }
 
-fn conversation(number: u64) -> ConversationKey {
+fn conversation(number: u64) -> ConversationNumber {
+    ConversationNumber(number)
+}
+
+fn name(number: u64) -> ConversationKey {
     ConversationKey {
         channel: "web".into(),
         conversation: format!("conversation-{number}").into(),
     }
 }
 
-fn head(conversation: &ConversationKey) -> Key<'_> {
+fn head(conversation: ConversationNumber) -> Key<'static> {
     Key::Head { conversation }
 }
 
-fn activity(conversation: &ConversationKey, sequence: u64) -> Key<'_> {
+fn activity(conversation: ConversationNumber, sequence: u64) -> Key<'static> {
     Key::Activity {
         conversation,
         sequence: Sequence(sequence),
@@ -113,7 +118,7 @@ fn fill(store: &dyn Store) {
             commit(
                 store,
                 Durability::Buffered,
-                &[(activity(&conversation, sequence), &text)],
+                &[(activity(conversation, sequence), &text)],
             );
         }
     }
@@ -122,7 +127,7 @@ fn fill(store: &dyn Store) {
 /// A key that was never written has no value, and a scan of nothing visits nothing.
 pub fn what_is_missing_is_none(open: Open<'_>) {
     let store = open();
-    assert_eq!(read(&*store, &head(&conversation(1))), None);
+    assert_eq!(read(&*store, &head(conversation(1))), None);
     for table in [
         Table::Head,
         Table::Activity,
@@ -151,32 +156,30 @@ pub fn reads_see_commits_at_once(open: Open<'_>) {
     let conversation = conversation(1);
     for durability in [Durability::Buffered, Durability::Synced] {
         let text = format!("{durability:?}");
-        commit(&*store, durability, &[(head(&conversation), &text)]);
-        assert_eq!(read(&*store, &head(&conversation)), Some(value(&text)));
+        commit(&*store, durability, &[(head(conversation), &text)]);
+        assert_eq!(read(&*store, &head(conversation)), Some(value(&text)));
     }
 }
 
 /// Writes to several tables in one batch are all there.
 pub fn a_batch_spans_tables(open: Open<'_>) {
     let store = open();
-    let conversation = conversation(1);
+    let (conversation, name) = (conversation(1), name(1));
     let keys = [
-        head(&conversation),
-        activity(&conversation, 1),
+        head(conversation),
+        activity(conversation, 1),
         Key::Live {
-            conversation: &conversation,
+            conversation: &name,
         },
         Key::Conversation {
-            conversation: &conversation,
+            conversation: &name,
         },
         Key::Idempotency {
             generation: 1,
-            conversation: &conversation,
-            scope: "bot",
-            key: "key",
+            digest: OnceDigest([7; 15]),
         },
         Key::Member {
-            conversation: &conversation,
+            conversation,
             member: "user",
         },
     ];
@@ -191,18 +194,18 @@ pub fn the_later_write_to_a_key_wins(open: Open<'_>) {
     let store = open();
     let (put, deleted, back) = (conversation(1), conversation(2), conversation(3));
     let mut batch = Batch::new();
-    batch.put(&head(&put), value("first"));
-    batch.put(&head(&put), value("second"));
-    batch.put(&head(&deleted), value("first"));
-    batch.delete(&head(&deleted));
-    batch.delete(&head(&back));
-    batch.put(&head(&back), value("second"));
+    batch.put(&head(put), value("first"));
+    batch.put(&head(put), value("second"));
+    batch.put(&head(deleted), value("first"));
+    batch.delete(&head(deleted));
+    batch.delete(&head(back));
+    batch.put(&head(back), value("second"));
     store
         .commit(batch, Durability::Synced)
         .expect("the store takes it");
-    assert_eq!(read(&*store, &head(&put)), Some(value("second")));
-    assert_eq!(read(&*store, &head(&deleted)), None);
-    assert_eq!(read(&*store, &head(&back)), Some(value("second")));
+    assert_eq!(read(&*store, &head(put)), Some(value("second")));
+    assert_eq!(read(&*store, &head(deleted)), None);
+    assert_eq!(read(&*store, &head(back)), Some(value("second")));
     let heads = collect(&*store, &KeyRange::table(Table::Head), Order::Ascending);
     assert_eq!(heads.len(), 2);
 }
@@ -213,20 +216,20 @@ pub fn deletes_remove(open: Open<'_>) {
     let conversation = conversation(1);
     fill(&*store);
     let mut batch = Batch::new();
-    batch.delete(&activity(&conversation, 5));
-    batch.delete(&activity(&conversation, 100));
+    batch.delete(&activity(conversation, 5));
+    batch.delete(&activity(conversation, 100));
     store
         .commit(batch, Durability::Synced)
         .expect("the store takes it");
-    assert_eq!(read(&*store, &activity(&conversation, 5)), None);
-    let range = KeyRange::activities(&conversation, Sequence(4)..=Sequence(6));
+    assert_eq!(read(&*store, &activity(conversation, 5)), None);
+    let range = KeyRange::activities(conversation, Sequence(4)..=Sequence(6));
     assert_eq!(sequences(&*store, &range, Order::Ascending), [4, 6]);
 }
 
 /// An empty value is not the same as none.
 pub fn values_may_be_empty_and_are_there(open: Open<'_>) {
     let store = open();
-    let conversation = conversation(1);
+    let conversation = name(1);
     let live = Key::Live {
         conversation: &conversation,
     };
@@ -244,13 +247,13 @@ pub fn values_may_have_a_mebibyte(open: Open<'_>) {
     let conversation = conversation(1);
     let store = open();
     let mut batch = Batch::new();
-    batch.put(&activity(&conversation, 1), large.clone());
+    batch.put(&activity(conversation, 1), large.clone());
     store
         .commit(batch, Durability::Synced)
         .expect("the store takes it");
-    assert!(read(&*store, &activity(&conversation, 1)) == Some(large.clone()));
+    assert!(read(&*store, &activity(conversation, 1)) == Some(large.clone()));
     drop(store);
-    assert!(read(&*open(), &activity(&conversation, 1)) == Some(large));
+    assert!(read(&*open(), &activity(conversation, 1)) == Some(large));
 }
 
 /// Entries come in the order of their encoded keys.
@@ -270,7 +273,7 @@ pub fn scans_go_in_key_order(open: Open<'_>) {
 pub fn scans_go_against_key_order(open: Open<'_>) {
     let store = open();
     fill(&*store);
-    let range = KeyRange::activities(&conversation(2), Sequence(2)..=Sequence(8));
+    let range = KeyRange::activities(conversation(2), Sequence(2)..=Sequence(8));
     let mut up = collect(&*store, &range, Order::Ascending);
     let down = collect(&*store, &range, Order::Descending);
     up.reverse();
@@ -290,7 +293,7 @@ pub fn ranges_include_their_start_and_exclude_their_end(open: Open<'_>) {
         (8, u64::MAX, vec![8, 9]),
         (10, 20, vec![]),
     ] {
-        let range = KeyRange::activities(&of, Sequence(from)..=Sequence(to));
+        let range = KeyRange::activities(of, Sequence(from)..=Sequence(to));
         assert_eq!(sequences(&*store, &range, Order::Ascending), expected);
         let reversed: Vec<u64> = expected.into_iter().rev().collect();
         assert_eq!(sequences(&*store, &range, Order::Descending), reversed);
@@ -300,13 +303,13 @@ pub fn ranges_include_their_start_and_exclude_their_end(open: Open<'_>) {
         Durability::Buffered,
         &["a", "b", "c"].map(|member| {
             let key = Key::Member {
-                conversation: &of,
+                conversation: of,
                 member,
             };
             (key, member)
         }),
     );
-    let range = KeyRange::members(&of, Some("a"));
+    let range = KeyRange::members(of, Some("a"));
     let members = collect(&*store, &range, Order::Ascending);
     let members: Vec<_> = members.into_iter().map(|(_, value)| value).collect();
     assert_eq!(members, ["b", "c"]);
@@ -316,39 +319,36 @@ pub fn ranges_include_their_start_and_exclude_their_end(open: Open<'_>) {
 pub fn an_empty_range_visits_nothing(open: Open<'_>) {
     let store = open();
     fill(&*store);
-    let range = KeyRange::activities(&conversation(2), Sequence(5)..=Sequence(4));
+    let range = KeyRange::activities(conversation(2), Sequence(5)..=Sequence(4));
     for order in [Order::Ascending, Order::Descending] {
         assert_eq!(collect(&*store, &range, order), []);
     }
-    let range = KeyRange::activities(&conversation(2), Sequence(9)..=Sequence(1));
+    let range = KeyRange::activities(conversation(2), Sequence(9)..=Sequence(1));
     assert_eq!(collect(&*store, &range, Order::Ascending), []);
 }
 
 /// Keys of one table are in no range of another, though they name the same thing.
 pub fn tables_are_apart(open: Open<'_>) {
     let store = open();
-    let conversation = conversation(1);
-    let conversation = &conversation;
+    let (conversation, name) = (conversation(1), &name(1));
     let keys = [
         Key::Meta,
         Key::Head { conversation },
-        Key::Conversation { conversation },
+        Key::Conversation { conversation: name },
         activity(conversation, 1),
         Key::Member {
             conversation,
             member: "m",
         },
-        Key::Live { conversation },
+        Key::Live { conversation: name },
         Key::Listing {
             by: ListBy::All,
             start: Timestamp(1),
-            conversation,
+            conversation: name,
         },
         Key::Idempotency {
             generation: 1,
-            conversation,
-            scope: "s",
-            key: "k",
+            digest: OnceDigest([1; 15]),
         },
         Key::DeadLetter {
             conversation,
@@ -398,7 +398,7 @@ pub fn scans_see_one_moment(open: Open<'_>) {
             for round in 1..=ROUNDS {
                 let mut batch = Batch::new();
                 for number in 0..20 {
-                    batch.put(&head(&conversation(number)), value(&round.to_string()));
+                    batch.put(&head(conversation(number)), value(&round.to_string()));
                 }
                 store
                     .commit(batch, Durability::Buffered)
@@ -418,7 +418,7 @@ pub fn listings_are_newest_first(open: Open<'_>) {
     let store = open();
     let bot = "echo".into();
     let by = ListBy::Bot(&bot);
-    let conversations: Vec<_> = (0..5).map(conversation).collect();
+    let conversations: Vec<_> = (0..5).map(name).collect();
     let mut batch = Batch::new();
     for (start, conversation) in (1_000..).zip(&conversations) {
         let key = Key::Listing {
@@ -454,12 +454,9 @@ pub fn listings_are_newest_first(open: Open<'_>) {
 /// Keys can be deleted in the form a scan hands them out in, as whole generations are.
 pub fn what_a_scan_hands_out_can_be_deleted(open: Open<'_>) {
     let store = open();
-    let conversation = conversation(1);
     let key = |generation| Key::Idempotency {
         generation,
-        conversation: &conversation,
-        scope: "bot",
-        key: "key",
+        digest: OnceDigest([7; 15]),
     };
     commit(
         &*store,
@@ -488,10 +485,10 @@ pub fn opening_again_keeps_what_was_synced(open: Open<'_>) {
         commit(
             &*store,
             Durability::Synced,
-            &[(activity(&conversation, sequence), "x")],
+            &[(activity(conversation, sequence), "x")],
         );
         drop(store);
-        let range = KeyRange::activities(&conversation, Sequence::START..=Sequence(9));
+        let range = KeyRange::activities(conversation, Sequence::START..=Sequence(9));
         let expected: Vec<u64> = (1..=sequence).collect();
         assert_eq!(sequences(&*open(), &range, Order::Ascending), expected);
     }
@@ -518,20 +515,20 @@ pub fn opening_again_keeps_deletes_and_the_later_write(open: Open<'_>) {
     commit(
         &*store,
         Durability::Synced,
-        &[(head(&a), "old"), (head(&b), "old")],
+        &[(head(a), "old"), (head(b), "old")],
     );
     let mut batch = Batch::new();
-    batch.put(&head(&a), value("newer"));
-    batch.put(&head(&a), value("newest"));
-    batch.put(&head(&b), value("newer"));
-    batch.delete(&head(&b));
+    batch.put(&head(a), value("newer"));
+    batch.put(&head(a), value("newest"));
+    batch.put(&head(b), value("newer"));
+    batch.delete(&head(b));
     store
         .commit(batch, Durability::Synced)
         .expect("the store takes it");
     drop(store);
     let store = open();
-    assert_eq!(read(&*store, &head(&a)), Some(value("newest")));
-    assert_eq!(read(&*store, &head(&b)), None);
+    assert_eq!(read(&*store, &head(a)), Some(value("newest")));
+    assert_eq!(read(&*store, &head(b)), None);
 }
 
 /// Of two batches that write the same keys at the same time, one is there whole.
@@ -546,7 +543,7 @@ pub fn concurrent_commits_are_each_atomic(open: Open<'_>) {
                 scope.spawn(move || {
                     let mut batch = Batch::new();
                     for number in 0..10 {
-                        batch.put(&head(&conversation(number)), value(&thread.to_string()));
+                        batch.put(&head(conversation(number)), value(&thread.to_string()));
                     }
                     let durability = match thread % 2 {
                         0 => Durability::Synced,
@@ -573,7 +570,7 @@ pub fn concurrent_commits_are_all_there(open: Open<'_>) {
             scope.spawn(move || {
                 let conversation = conversation(thread);
                 for sequence in 1..=EACH {
-                    let key = activity(&conversation, sequence);
+                    let key = activity(conversation, sequence);
                     commit(&**store, Durability::Synced, &[(key, "x")]);
                     assert_eq!(read(&**store, &key), Some(value("x")));
                 }
@@ -595,26 +592,26 @@ pub fn a_key_too_long_writes_nothing(open: Open<'_>) {
     let conversation = conversation(1);
     let long = "x".repeat(70_000);
     let member = Key::Member {
-        conversation: &conversation,
+        conversation,
         member: &long,
     };
     let mut batch = Batch::new();
-    batch.put(&head(&conversation), value("x"));
+    batch.put(&head(conversation), value("x"));
     batch.put(&member, value("x"));
     match store.commit(batch, Durability::Synced) {
         Ok(()) => assert_eq!(read(&*store, &member), Some(value("x"))),
         Err(error) => {
             assert!(matches!(error, Error::KeyTooLong { .. }), "{error}");
             assert!(!error.may_have_been_written());
-            assert_eq!(read(&*store, &head(&conversation)), None);
+            assert_eq!(read(&*store, &head(conversation)), None);
         }
     }
     commit(
         &*store,
         Durability::Synced,
-        &[(head(&conversation), "after")],
+        &[(head(conversation), "after")],
     );
-    assert_eq!(read(&*store, &head(&conversation)), Some(value("after")));
+    assert_eq!(read(&*store, &head(conversation)), Some(value("after")));
 }
 
 /// A store that takes commits says that it has room.

@@ -86,8 +86,8 @@ impl Embedded {
     ///
     /// # Errors
     ///
-    /// [`Error::InUse`] when another process has it open; [`Error::Format`] when a newer gateway
-    /// wrote it; [`Error::Corrupt`] when it is damaged before its end; [`Error::Failed`] when the
+    /// [`Error::InUse`] when another process has it open; [`Error::Format`] when a newer or older
+    /// gateway wrote it; [`Error::Corrupt`] when it is damaged before its end; [`Error::Failed`] when the
     /// folder or its disk cannot be used.
     pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
         let _opening = Opening::begin();
@@ -157,7 +157,7 @@ impl Embedded {
             _lock: lock,
         };
         let mut batch = Batch::new();
-        batch.put(&Key::Meta, record::encode(&meta));
+        record::put(&mut batch, &Key::Meta, &meta);
         store.commit(batch, Durability::Synced)?;
         Ok(store)
     }
@@ -169,7 +169,7 @@ impl Embedded {
         self.epoch
     }
 
-    fn write(&self, batch: Batch, durability: Durability) -> Result<(), Failure> {
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), Failure> {
         let mode = match durability {
             // Out of the process, into the operating system.
             Durability::Buffered => PersistMode::Buffer,
@@ -180,8 +180,8 @@ impl Embedded {
         };
         let mut writes = OwnedWriteBatch::with_capacity(self.database.clone(), batch.len())
             .durability(Some(mode));
-        for write in batch.into_writes() {
-            let Some(keyspace) = self.keyspaces.of_key(&write.key) else {
+        for write in batch.writes() {
+            let Some(keyspace) = self.keyspaces.of_key(write.key) else {
                 return Err(Failure::Panicked("a key of no table".to_owned()));
             };
             match write.value {
@@ -211,8 +211,7 @@ impl Store for Embedded {
         // The database would cut the length short, and so write another key.
         if let Some(long) = batch
             .writes()
-            .iter()
-            .find(|w| w.key.len() > KEY_LIMIT_BYTES)
+            .find(|write| write.key.len() > KEY_LIMIT_BYTES)
         {
             return Err(Error::KeyTooLong {
                 bytes: long.key.len(),
@@ -221,7 +220,7 @@ impl Store for Embedded {
         }
         self.rounds
             .commit(batch, durability, &self.place, |batch, durability| {
-                self.write(batch, durability).map_err(|f| self.fail(f))
+                self.write(&batch, durability).map_err(|f| self.fail(f))
             })
     }
 
@@ -229,7 +228,7 @@ impl Store for Embedded {
         let keyspace = self.keyspaces.of(key.table());
         // A single value is old or new, never in between; and only what is in the journal is in memory.
         guarded(|| keyspace.get(key.encode()))
-            .map(|value| value.map(Bytes::from))
+            .map(|value| value.map(Bytes::from_owner))
             .map_err(|failure| self.fail(failure))
     }
 
@@ -257,7 +256,7 @@ impl Store for Embedded {
             });
             match entry.map_err(|failure| self.fail(failure))? {
                 Some((key, value)) => {
-                    if visit(&key, value.into()).is_break() {
+                    if visit(&key, Bytes::from_owner(value)).is_break() {
                         return Ok(());
                     }
                 }
@@ -367,7 +366,7 @@ fn keyspace(
 }
 
 fn found(hot: &Keyspace) -> Result<Option<Bytes>, Failure> {
-    guarded(|| hot.get(Key::Meta.encode())).map(|value| value.map(Bytes::from))
+    guarded(|| hot.get(Key::Meta.encode())).map(|value| value.map(Bytes::from_owner))
 }
 
 /// What [`Key::Meta`] becomes when a store is opened that had `found` there.
@@ -379,7 +378,7 @@ fn next_meta(found: Option<Bytes>) -> Result<storage::Meta, Error> {
         });
     };
     let meta = record::decode_meta(&Key::Meta, value)?;
-    if meta.format > FORMAT {
+    if meta.format != FORMAT {
         return Err(Error::Format {
             found: meta.format,
             supported: FORMAT,

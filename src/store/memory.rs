@@ -115,14 +115,18 @@ impl State {
         }
     }
 
-    fn apply(&mut self, batch: Batch, durability: Durability) {
+    fn apply(&mut self, batch: &Batch, durability: Durability) {
         let mut undo = Vec::with_capacity(batch.len());
-        for write in batch.into_writes() {
+        for write in batch.writes() {
+            let key = Bytes::copy_from_slice(write.key);
             let before = match write.value {
-                Some(value) => self.entries.insert(write.key.clone(), value),
-                None => self.entries.remove(&write.key),
+                Some(value) => {
+                    let value = Bytes::copy_from_slice(value);
+                    self.entries.insert(key.clone(), value)
+                }
+                None => self.entries.remove(&key),
             };
-            undo.push((write.key, before));
+            undo.push((key, before));
         }
         match durability {
             Durability::Buffered => self.unsynced.push(undo),
@@ -147,12 +151,12 @@ impl Store for Memory {
         let mut state = self.lock();
         match state.verdict(&batch, durability) {
             Verdict::Apply => {
-                state.apply(batch, durability);
+                state.apply(&batch, durability);
                 Ok(())
             }
             Verdict::Refuse(error) => Err(error),
             Verdict::ApplyAndFail(error) => {
-                state.apply(batch, durability);
+                state.apply(&batch, durability);
                 Err(error)
             }
         }

@@ -2,17 +2,64 @@
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
-use super::{Error, Key};
+use super::{Batch, Error, Key};
+use crate::clock::Timestamp;
 use crate::proto::storage;
 
-/// The newest layout this gateway can read, and the one it writes.
-pub const FORMAT: u32 = 1;
+/// The layout this gateway reads and writes. 1, of before the first release, had names in all keys.
+pub const FORMAT: u32 = 2;
 
-/// Encodes a record as the value of its key.
+/// Encodes a record.
 #[must_use]
-pub fn encode(record: &impl Message) -> Bytes {
-    Bytes::from(record.encode_to_vec())
+pub fn encode(record: &impl Message) -> Vec<u8> {
+    record.encode_to_vec()
+}
+
+/// Puts a record as the value of its key.
+pub fn put(batch: &mut Batch, key: &Key<'_>, record: &impl Message) {
+    batch.put_with(key, |to| record.encode(to).expect("a Vec grows"));
+}
+
+/// A `storage.Activity` that is not held as one: to write it takes no copy of its parts.
+#[derive(Clone, Copy, Debug)]
+pub struct ActivityRecord<'a> {
+    /// When it was appended.
+    pub append_time: Timestamp,
+    /// `turnwire.v1.Author`.
+    pub author: i32,
+    /// The bot that speaks; empty for the channel's.
+    pub bot_id: &'a str,
+    /// The activity's id.
+    pub activity_id: &'a str,
+    /// The activity, encoded.
+    pub activity: &'a [u8],
+}
+
+/// Puts an activity as the value of its key.
+pub fn put_activity(batch: &mut Batch, key: &Key<'_>, record: &ActivityRecord<'_>) {
+    fn bytes(to: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            encode_key(tag, WireType::LengthDelimited, to);
+            encode_varint(bytes.len() as u64, to);
+            to.extend_from_slice(bytes);
+        }
+    }
+    fn number(to: &mut Vec<u8>, tag: u32, number: u64) {
+        if number != 0 {
+            encode_key(tag, WireType::Varint, to);
+            encode_varint(number, to);
+        }
+    }
+    // Tags of `storage.Activity`.
+    batch.put_with(key, |to| {
+        number(to, 1, record.append_time.0);
+        number(to, 2, record.author as u64);
+        bytes(to, 3, record.bot_id.as_bytes());
+        bytes(to, 4, record.activity_id.as_bytes());
+        bytes(to, 5, record.activity);
+    });
 }
 
 /// Reads the value of [`Key::Meta`].
@@ -87,43 +134,68 @@ fn decode<M: Message + Default>(key: &Key<'_>, value: Bytes) -> Result<M, Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ConversationKey, Sequence};
+    use crate::id::{ConversationNumber, Sequence};
 
-    fn conversation() -> ConversationKey {
-        ConversationKey {
-            channel: "web".into(),
-            conversation: "42".into(),
-        }
-    }
+    const CONVERSATION: ConversationNumber = ConversationNumber(42);
 
-    #[test]
-    fn an_activity_comes_back_without_being_copied() {
-        let conversation = conversation();
-        let key = Key::Activity {
-            conversation: &conversation,
-            sequence: Sequence(7),
-        };
-        let record = storage::Activity {
+    fn activity() -> storage::Activity {
+        storage::Activity {
             append_time_ms: 1,
             author: 2,
             bot_id: "echo".into(),
             activity_id: "a1".into(),
             activity: Bytes::from(vec![5; 512]),
+        }
+    }
+
+    fn value(batch: &Batch) -> Bytes {
+        let write = batch.writes().next().expect("one write");
+        Bytes::copy_from_slice(write.value.expect("it puts"))
+    }
+
+    #[test]
+    fn an_activity_comes_back_without_being_copied() {
+        let key = Key::Activity {
+            conversation: CONVERSATION,
+            sequence: Sequence(7),
         };
-        let value = encode(&record);
+        let record = activity();
+        let mut batch = Batch::new();
+        put(&mut batch, &key, &record);
+        let value = value(&batch);
         let decoded = decode_activity(&key, value.clone()).expect("it was just encoded");
         assert_eq!(decoded, record);
         assert!(value.as_ptr_range().contains(&decoded.activity.as_ptr()));
     }
 
     #[test]
+    fn an_activity_written_in_parts_is_the_same() {
+        let key = Key::Activity {
+            conversation: CONVERSATION,
+            sequence: Sequence(7),
+        };
+        for record in [activity(), storage::Activity::default()] {
+            let (mut whole, mut parts) = (Batch::new(), Batch::new());
+            put(&mut whole, &key, &record);
+            let record = ActivityRecord {
+                append_time: Timestamp(record.append_time_ms),
+                author: record.author,
+                bot_id: &record.bot_id,
+                activity_id: &record.activity_id,
+                activity: &record.activity,
+            };
+            put_activity(&mut parts, &key, &record);
+            assert_eq!(value(&parts), value(&whole));
+        }
+    }
+
+    #[test]
     fn damage_is_an_error_that_names_the_key() {
-        let conversation = conversation();
         let key = Key::Head {
-            conversation: &conversation,
+            conversation: CONVERSATION,
         };
         let error = decode_head(&key, Bytes::from_static(b"\xff")).expect_err("no protobuf");
         assert!(matches!(error, Error::Corrupt { .. }));
-        assert!(error.to_string().contains("`head of web/42`"), "{error}");
+        assert!(error.to_string().contains("`head of #2a`"), "{error}");
     }
 }

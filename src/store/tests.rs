@@ -1,27 +1,26 @@
 use super::*;
-use crate::id::ConversationKey;
+use crate::id::{ConversationKey, ConversationNumber};
 
-fn head(conversation: &ConversationKey) -> Key<'_> {
-    Key::Head { conversation }
-}
+const HEAD: Key<'_> = Key::Head {
+    conversation: ConversationNumber(1),
+};
 
 #[test]
 fn a_batch_counts_writes_and_bytes() {
-    let conversation = ConversationKey {
-        channel: "web".into(),
-        conversation: "1".into(),
-    };
-    let mut batch = Batch::with_capacity(2);
+    let mut batch = Batch::new();
     assert!(batch.is_empty());
-    batch.put(&head(&conversation), Bytes::from_static(b"12345"));
-    batch.delete(&head(&conversation));
+    batch.put(&HEAD, Bytes::from_static(b"12345"));
+    batch.delete(&HEAD);
     assert_eq!(batch.len(), 2);
-    let key_bytes = head(&conversation).encoded_len();
+    let key_bytes = HEAD.encoded_len();
     assert_eq!(batch.bytes(), key_bytes * 2 + 5);
 
     let mut all = Batch::new();
-    all.append(batch.clone());
-    all.append(batch);
+    all.append(&batch);
+    all.append(&batch);
+    let puts: Vec<_> = all.writes().map(|write| write.value).collect();
+    assert_eq!(puts, [Some(&b"12345"[..]), None, Some(b"12345"), None]);
+    assert!(all.writes().all(|write| write.key == HEAD.encode()));
     assert_eq!((all.len(), all.bytes()), (4, key_bytes * 4 + 10));
 }
 
@@ -32,7 +31,10 @@ fn a_batch_prints_no_content() {
         conversation: "secret".into(),
     };
     let mut batch = Batch::new();
-    batch.put(&head(&conversation), Bytes::from_static(b"secret"));
+    let live = Key::Live {
+        conversation: &conversation,
+    };
+    batch.put(&live, Bytes::from_static(b"secret"));
     assert!(!format!("{batch:?}").contains("secret"));
 }
 

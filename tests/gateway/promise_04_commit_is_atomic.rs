@@ -41,7 +41,6 @@ async fn a_commit_is_one_synced_batch_of_the_store() {
     gateway.memory().on_commit(move |batch, durability| {
         let tables: Vec<_> = batch
             .writes()
-            .iter()
             .filter_map(|w| Table::from_tag(w.key[0]))
             .collect();
         let activities = tables

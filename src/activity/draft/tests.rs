@@ -276,7 +276,7 @@ fn members_count_on_conversation_updates_of_channels_alone() {
 
 #[test]
 fn the_same_request_has_the_same_hash_and_no_other_has() {
-    let hash = |author, document| drafted(author, document).payload_hash;
+    let hash = |author, document| drafted(author, document).payload_hash();
     let reordered: Value = serde_json::from_str(
         r#"{"vendor": {"a": [1.0]}, "text": "bonjour", "locale": "fr", "replyToId": "own-target",
             "conversation": {"tenantId": "t", "id": "own"}, "channelId": "own", "id": "own-id",

@@ -225,13 +225,13 @@ impl Shard {
             return;
         };
         let key = Key::Receipt {
-            conversation: &conversation.key,
+            conversation: conversation.number,
             sequence: entry.sequence,
         };
         let receipt = storage::Receipt {
             channel_activity_id: channel_activity_id.to_owned(),
         };
-        round.batch.put(&key, record::encode(&receipt));
+        record::put(&mut round.batch, &key, &receipt);
     }
 
     fn count_ack(&self, outcome: Outcome) {

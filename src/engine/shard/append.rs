@@ -12,7 +12,7 @@ use super::residency::is_for;
 use super::{Place, Shard};
 use crate::activity::{Draft, Outline, Stamp};
 use crate::clock::Timestamp;
-use crate::engine::command::{Append, From};
+use crate::engine::command::{Append, From, Keyed};
 use crate::engine::conversation::{Conversation, Reader, Stored};
 use crate::engine::delivery::Cursor;
 use crate::engine::error::Error;
@@ -20,7 +20,7 @@ use crate::engine::log::{Author, Entry};
 use crate::engine::round::Round;
 use crate::engine::session::{Appended, Session, Subscriber};
 use crate::engine::settings::Outbound;
-use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
 use crate::store::keys::{Key, ListBy};
 use crate::store::record;
@@ -116,7 +116,7 @@ impl Shard {
         &mut self,
         key: ConversationKey,
         draft: Draft,
-        idempotency: Option<String>,
+        keyed: Option<Keyed>,
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let is_group = draft.conversation.as_ref().and_then(|c| c.is_group) == Some(true);
@@ -125,9 +125,15 @@ impl Shard {
             Err(Error::ConversationUnknown(_)) => None,
             Err(error) => return Err(error),
         };
-        let once = Once::new(&key, &Author::Channel, idempotency, &draft, None);
-        let started = slot.map_or(round.now, |slot| self.conversations[slot].start_time);
-        if let Some(repeated) = self.seen(&once, started, round)? {
+        let number = match slot {
+            Some(slot) => self.conversations[slot].number,
+            None => self.ids.next_number(),
+        };
+        let once = Once::new(number, &Author::Channel, keyed);
+        // Nothing is a repeat in a conversation that has not started.
+        if let Some(slot) = slot
+            && let Some(repeated) = self.seen(&once, slot, round)?
+        {
             return Ok(repeated);
         }
         let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);
@@ -137,7 +143,7 @@ impl Shard {
         self.check_disk(round.now)?;
         let slot = match slot {
             Some(slot) => slot,
-            None => self.start(&key, &draft, is_group, round)?,
+            None => self.start(&key, number, &draft, is_group, round)?,
         };
         self.conversations[slot].is_group |= is_group;
         let appended = self.write_inbound(slot, &draft, round);
@@ -151,7 +157,7 @@ impl Shard {
         draft: Draft,
         session: &Session,
         cites: Option<DeliveryId>,
-        idempotency: Option<String>,
+        keyed: Option<Keyed>,
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
@@ -165,8 +171,8 @@ impl Shard {
         let author = Author::Bot(bot);
         // Looked up before the fence: what was stored while the sender held the delivery stays its
         // result, and nothing is written now.
-        let once = Once::new(&key, &author, idempotency, &draft, None);
-        if let Some(repeated) = self.seen(&once, self.conversations[slot].start_time, round)? {
+        let once = Once::new(self.conversations[slot].number, &author, keyed);
+        if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
         }
         let answered = match cites {
@@ -194,7 +200,7 @@ impl Shard {
         draft: Draft,
         bot: Option<BotId>,
         reference: Option<Box<v1::ConversationReference>>,
-        idempotency: Option<String>,
+        keyed: Option<Keyed>,
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
@@ -209,8 +215,8 @@ impl Shard {
             None => self.only_bot(slot)?,
         };
         let author = Author::Backend(bot);
-        let once = Once::new(&key, &author, idempotency, &draft, reference.as_deref());
-        if let Some(repeated) = self.seen(&once, self.conversations[slot].start_time, round)? {
+        let once = Once::new(self.conversations[slot].number, &author, keyed);
+        if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
         }
         self.check_disk(round.now)?;
@@ -287,6 +293,7 @@ impl Shard {
     fn start(
         &mut self,
         key: &ConversationKey,
+        number: ConversationNumber,
         draft: &Draft,
         is_group: bool,
         round: &mut Round,
@@ -305,6 +312,7 @@ impl Shard {
             .get(&channel.bot)
             .map(|bot| bot.account.clone());
         let stored = Stored {
+            number,
             start_time: round.now,
             is_group,
             reference: v1::ConversationReference {
@@ -424,10 +432,10 @@ impl Shard {
             activity,
         });
         let key = Key::Activity {
-            conversation: &conversation.key,
+            conversation: conversation.number,
             sequence,
         };
-        round.batch.put(&key, record::encode(&entry.to_record()));
+        record::put_activity(&mut round.batch, &key, &entry.record());
         let appended = &self.shared.metrics.activities_appended;
         match entry.author {
             Author::Channel => appended.channel.inc(),

@@ -137,11 +137,11 @@ impl Shard {
                 reason: reason.to_owned(),
             };
             let key = Key::DeadLetter {
-                conversation: &conversation.key,
+                conversation: conversation.number,
                 bot: taken.reader.id(),
                 sequence: entry.sequence,
             };
-            round.batch.put(&key, record::encode(&letter));
+            record::put(&mut round.batch, &key, &letter);
             self.shared.metrics.dead_letters.inc();
             // Without the reason: it is the bot's or the channel's words, and may hold the user's.
             warn!(

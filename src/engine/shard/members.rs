@@ -33,14 +33,14 @@ impl Shard {
             }
             conversation.remember_member(id);
             let key = Key::Member {
-                conversation: &conversation.key,
+                conversation: conversation.number,
                 member: id,
             };
             // An unreadable store shows when the round is written.
             let is_new = round.removed_members.remove(&key.encode())
                 || !matches!(self.shared.store.get(&key), Ok(Some(_)));
             if renew || is_new {
-                round.batch.put(&key, record::encode(account));
+                record::put(&mut round.batch, &key, account);
             }
             if is_new {
                 let by = ListBy::User(&conversation.key.channel, id);
@@ -61,7 +61,7 @@ impl Shard {
             };
             conversation.known_members.remove(id);
             let key = Key::Member {
-                conversation: &conversation.key,
+                conversation: conversation.number,
                 member: id,
             };
             round.removed_members.insert(key.encode());
@@ -99,9 +99,7 @@ impl Shard {
             let key = Key::Conversation {
                 conversation: &conversation.key,
             };
-            round
-                .batch
-                .put(&key, record::encode(&conversation.conversation_record()));
+            record::put(&mut round.batch, &key, &conversation.conversation_record());
         }
     }
 }

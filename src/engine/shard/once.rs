@@ -1,123 +1,125 @@
 //! Appends that happen once: their results are kept with their key, and given again when they are
 //! repeated.
 
-use sha2::{Digest, Sha256};
-
 use super::Shard;
-use crate::activity::Draft;
-use crate::clock::Timestamp;
+use crate::engine::command::Keyed;
+use crate::engine::conversation::Conversation;
 use crate::engine::error::Error;
 use crate::engine::log::Author;
 use crate::engine::round::Round;
 use crate::engine::session::Appended;
-use crate::id::{ConversationKey, Sequence};
-use crate::proto::{storage, v1};
-use crate::store::keys::Key;
+use crate::id::{BotId, ConversationNumber, Sequence};
+use crate::proto::storage;
+use crate::store::keys::{Key, OnceDigest};
 use crate::store::record;
 
 /// What makes an append happen once.
 pub(super) struct Once {
-    conversation: ConversationKey,
-    scope: String,
-    key: String,
-    payload_hash: [u8; 32],
+    digest: OnceDigest,
+    keyed: Keyed,
 }
 
 impl Once {
     /// `None` without a key: then a repeat is another append.
     pub(super) fn new(
-        conversation: &ConversationKey,
+        conversation: ConversationNumber,
         author: &Author,
-        key: Option<String>,
-        draft: &Draft,
-        reference: Option<&v1::ConversationReference>,
+        keyed: Option<Keyed>,
     ) -> Option<Self> {
-        let key = key?;
+        let keyed = keyed?;
         // Keys are the bot's, whoever sends for it. The channel's scope is no bot's id.
-        let scope = author.bot().map(ToString::to_string).unwrap_or_default();
-        let payload_hash = match reference {
-            None => draft.payload_hash,
-            Some(reference) => Sha256::new()
-                .chain_update(draft.payload_hash)
-                .chain_update(record::encode(reference))
-                .finalize()
-                .into(),
-        };
+        let scope = author.bot().map_or("", BotId::as_str);
         Some(Self {
-            conversation: conversation.clone(),
-            scope,
-            key,
-            payload_hash,
+            digest: OnceDigest::new(conversation, scope, &keyed.key),
+            keyed,
         })
     }
 }
 
+/// The result of a keyed append, before it is in the store.
+pub(crate) struct Kept {
+    payload_hash: [u8; 32],
+    appended: Appended,
+}
+
 impl Shard {
-    /// The result of an earlier append with the same key, in a conversation that started then.
+    /// The result of an earlier append with the same key to a conversation.
     pub(super) fn seen(
         &self,
         once: &Option<Once>,
-        started: Timestamp,
+        slot: usize,
         round: &Round,
     ) -> Result<Option<Appended>, Error> {
         let Some(once) = once else { return Ok(None) };
-        let generation = self.generation(round.now);
-        let key = |generation| Key::Idempotency {
-            generation,
-            conversation: &once.conversation,
-            scope: &once.scope,
-            key: &once.key,
-        };
-        let (payload_hash, appended) = match round.results.get(&key(generation).encode()) {
-            Some(result) => result.clone(),
+        let asked = &once.keyed.payload_hash;
+        let appended = match round.results.get(&once.digest) {
+            Some(kept) => (kept.payload_hash == *asked).then(|| kept.appended.clone()),
             None => {
-                let store = &self.shared.store;
-                let mut stored = store.get(&key(generation))?;
-                // A conversation has no results from before it started.
-                if stored.is_none() && self.generation(started) < generation {
-                    stored = store.get(&key(generation - 1))?;
-                }
-                let Some(stored) = stored else {
+                let conversation = &self.conversations[slot];
+                let Some(stored) = self.stored_result(conversation, once.digest, round)? else {
                     return Ok(None);
                 };
-                let stored = record::decode_idempotency(&key(generation), stored)?;
-                let appended = Appended {
+                (stored.payload_hash == asked[..]).then(|| Appended {
                     activity_id: stored.activity_id.into(),
                     sequence: Sequence(stored.sequence),
                     repeated: true,
-                };
-                (stored.payload_hash.to_vec(), appended)
+                })
             }
         };
-        if payload_hash != once.payload_hash {
-            return Err(Error::IdempotencyMismatch {
-                key: once.key.clone(),
-            });
+        match appended {
+            Some(appended) => Ok(Some(appended)),
+            None => Err(Error::IdempotencyMismatch {
+                key: once.keyed.key.clone(),
+            }),
         }
-        Ok(Some(appended))
+    }
+
+    fn stored_result(
+        &self,
+        conversation: &Conversation,
+        digest: OnceDigest,
+        round: &Round,
+    ) -> Result<Option<storage::Idempotency>, Error> {
+        // Nothing was appended before this round, and so there is no result.
+        if conversation.durable == Sequence::START {
+            return Ok(None);
+        }
+        let now = self.generation(round.now);
+        // A conversation has no results from before it started.
+        let oldest = now
+            .saturating_sub(1)
+            .max(self.generation(conversation.start_time));
+        for generation in (oldest..=now).rev() {
+            let key = Key::Idempotency { generation, digest };
+            if let Some(stored) = self.shared.store.get(&key)? {
+                return Ok(Some(record::decode_idempotency(&key, stored)?));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the result of an append, written with it.
     pub(super) fn keep_result(&self, once: Option<Once>, appended: &Appended, round: &mut Round) {
-        let Some(once) = once else { return };
+        let Some(Once { digest, keyed }) = once else {
+            return;
+        };
         let key = Key::Idempotency {
             generation: self.generation(round.now),
-            conversation: &once.conversation,
-            scope: &once.scope,
-            key: &once.key,
+            digest,
         };
         let result = storage::Idempotency {
-            payload_hash: once.payload_hash.to_vec().into(),
+            payload_hash: keyed.payload_hash.to_vec().into(),
             sequence: appended.sequence.0,
             activity_id: appended.activity_id.to_string(),
         };
-        round.batch.put(&key, record::encode(&result));
-        let repeated = Appended {
-            repeated: true,
-            ..appended.clone()
+        record::put(&mut round.batch, &key, &result);
+        let kept = Kept {
+            payload_hash: keyed.payload_hash,
+            appended: Appended {
+                repeated: true,
+                ..appended.clone()
+            },
         };
-        round
-            .results
-            .insert(key.encode(), (once.payload_hash.to_vec(), repeated));
+        round.results.insert(digest, kept);
     }
 }

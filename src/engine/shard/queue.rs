@@ -1,6 +1,9 @@
 //! Conversations with work for one subscriber, in the order in which they are served.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+
+use foldhash::HashMap;
 
 use crate::engine::command::Backlog;
 use crate::id::ConversationKey;
@@ -37,20 +40,21 @@ impl Queue {
 
     /// Puts a conversation last in its lane. Returns whether it was not in the queue yet.
     pub(super) fn push(&mut self, key: &ConversationKey, lane: Lane) -> bool {
-        let is_new = !self.queued.contains_key(key);
-        if is_new {
-            self.queued.insert(key.clone(), Backlog::default());
-            self.lane(lane).push_back(key.clone());
-        }
-        is_new
+        let Entry::Vacant(vacant) = self.queued.entry(key.clone()) else {
+            return false;
+        };
+        vacant.insert(Backlog::default());
+        self.lane(lane).push_back(key.clone());
+        true
     }
 
     /// Takes the conversation that is served next.
     pub(super) fn pop(&mut self) -> Option<(ConversationKey, Lane)> {
         let again = self.again.pop_front().map(|key| (key, Lane::Again));
         let next = again.or_else(|| self.ready.pop_front().map(|key| (key, Lane::Ready)))?;
-        self.came_back(&next.0);
-        self.queued.remove(&next.0);
+        if let Some(noted) = self.queued.remove(&next.0) {
+            self.away -= noted.undelivered;
+        }
         Some(next)
     }
 

@@ -1,6 +1,5 @@
 //! Which conversations are in memory: those with something going on, and for a while those that had.
 
-use std::collections::HashSet;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
@@ -49,6 +48,7 @@ impl Shard {
         let seats = self.seats(key, &stored, round);
         let slot = self.conversations.insert(Conversation {
             key: key.clone(),
+            number: stored.number,
             start_time: stored.start_time,
             is_group: stored.is_group,
             reference: stored.reference,
@@ -58,7 +58,7 @@ impl Shard {
             bucket: stored.bucket,
             seats,
             feed: Weak::new(),
-            known_members: HashSet::new(),
+            known_members: Default::default(),
             // A conversation that was let go with something unfinished has kept its mark.
             marked_live: stored
                 .cursors
@@ -158,6 +158,7 @@ impl Shard {
         let slot = self.resident(key, round)?;
         let conversation = &mut self.conversations[slot];
         Ok(Followed {
+            conversation: conversation.number,
             feed: conversation.feed(),
             first: conversation.first,
             last: conversation.last,
@@ -268,7 +269,7 @@ impl Shard {
         while let Some(after) = taken.subscription.must_read_after(durable) {
             let entries = log::read(
                 &*self.shared.store,
-                &conversation.key,
+                conversation.number,
                 after.next().max(conversation.first),
                 durable,
                 Order::Ascending,

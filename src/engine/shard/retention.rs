@@ -173,7 +173,7 @@ impl Shard {
         };
         let old = log::read(
             &*self.shared.store,
-            &conversation.key,
+            conversation.number,
             conversation.first,
             conversation.durable,
             Order::Ascending,
@@ -200,7 +200,7 @@ impl Shard {
         };
         let first = last.sequence.next();
         for entry in removed {
-            let (conversation, sequence) = (&conversation.key, entry.sequence);
+            let (conversation, sequence) = (conversation.number, entry.sequence);
             round.batch.delete(&Key::Activity {
                 conversation,
                 sequence,
@@ -213,7 +213,7 @@ impl Shard {
         for seat in &conversation.seats {
             let bot = seat.reader.id();
             for sequence in removed.iter().map(|entry| entry.sequence) {
-                let conversation = &conversation.key;
+                let conversation = conversation.number;
                 round.batch.delete(&Key::DeadLetter {
                     conversation,
                     bot,

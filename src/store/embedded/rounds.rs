@@ -68,7 +68,7 @@ impl Rounds {
         if state.batch.is_empty() {
             state.batch = batch;
         } else {
-            state.batch.append(batch);
+            state.batch.append(&batch);
         }
 
         // Someone else leads: either this round is finished when they are, or it is to be led.

@@ -3,15 +3,10 @@ use std::os::unix::fs::FileExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::id::{ConversationKey, Sequence};
+use crate::id::{ConversationNumber, Sequence};
 use crate::store::contract;
 
-fn conversation() -> ConversationKey {
-    ConversationKey {
-        channel: "web".into(),
-        conversation: "1".into(),
-    }
-}
+const CONVERSATION: ConversationNumber = ConversationNumber(1);
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder can be made")
@@ -27,12 +22,11 @@ fn opened(path: &Path) -> Embedded {
 
 /// Commits batches of three entries each, numbered from `first`.
 fn write(store: &Embedded, numbers: std::ops::Range<u64>, bytes: usize) {
-    let conversation = conversation();
     for number in numbers {
         let mut batch = Batch::new();
         for part in 0..3 {
             let key = Key::Activity {
-                conversation: &conversation,
+                conversation: CONVERSATION,
                 sequence: Sequence(number * 3 + part),
             };
             batch.put(&key, Bytes::from(vec![b'a' + (number % 26) as u8; bytes]));
@@ -111,23 +105,21 @@ fn epochs_grow_with_each_opening() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_left_alone() {
-    let folder = folder();
-    let store = opened(folder.path());
-    let mut batch = Batch::new();
-    let meta = storage::Meta {
-        format: FORMAT + 1,
-        epoch: 7,
-    };
-    batch.put(&Key::Meta, record::encode(&meta));
-    store
-        .commit(batch, Durability::Synced)
-        .expect("the store takes it");
-    drop(store);
-    for _ in 0..2 {
-        let error = open(folder.path()).err().expect("the format is newer");
-        assert!(matches!(error, Error::Format { found, supported }
-            if found == FORMAT + 1 && supported == FORMAT));
+fn another_format_is_refused_and_left_alone() {
+    for format in [FORMAT - 1, FORMAT + 1] {
+        let folder = folder();
+        let store = opened(folder.path());
+        let mut batch = Batch::new();
+        record::put(&mut batch, &Key::Meta, &storage::Meta { format, epoch: 7 });
+        store
+            .commit(batch, Durability::Synced)
+            .expect("the store takes it");
+        drop(store);
+        for _ in 0..2 {
+            let error = open(folder.path()).err().expect("the format is another");
+            assert!(matches!(error, Error::Format { found, supported }
+                if found == format && supported == FORMAT));
+        }
     }
 }
 
@@ -166,9 +158,8 @@ fn a_store_whose_creation_was_cut_short_is_created() {
 fn what_was_buffered_survives_the_process() {
     let folder = folder();
     let store = opened(folder.path());
-    let conversation = conversation();
     let key = Key::Head {
-        conversation: &conversation,
+        conversation: CONVERSATION,
     };
     let mut batch = Batch::new();
     batch.put(&key, Bytes::from_static(b"x"));
@@ -353,22 +344,22 @@ fn several_journals_are_checked_and_replayed() {
 fn values_are_handed_out_without_being_copied() {
     let folder = folder();
     let store = opened(folder.path());
-    let conversation = conversation();
     let key = Key::Activity {
-        conversation: &conversation,
+        conversation: CONVERSATION,
         sequence: Sequence(1),
     };
-    let value = Bytes::from(vec![7; 1000]);
     let mut batch = Batch::new();
-    batch.put(&key, value.clone());
+    batch.put(&key, vec![7; 1000]);
     store
         .commit(batch, Durability::Synced)
         .expect("the store takes it");
-    let read = store
-        .get(&key)
-        .expect("it can be read")
-        .expect("it is there");
-    assert_eq!(read.as_ptr(), value.as_ptr());
+    let read = || {
+        let value = store.get(&key).expect("it can be read");
+        value.expect("it is there")
+    };
+    let (first, second) = (read(), read());
+    assert_eq!(first, vec![7; 1000]);
+    assert_eq!(first.as_ptr(), second.as_ptr());
 }
 
 #[test]

@@ -49,23 +49,20 @@ proptest! {
         list in list(),
     ) {
         let sequence = Sequence(number);
-        let key = Key::Activity { conversation: &conversation, sequence };
+        let of = ConversationNumber(number);
+        let key = Key::Activity { conversation: of, sequence };
         prop_assert_eq!(decode_activity(&key.encode())?, sequence);
-        let key = Key::Receipt { conversation: &conversation, sequence };
+        let key = Key::Receipt { conversation: of, sequence };
         prop_assert_eq!(decode_receipt(&key.encode())?, sequence);
-        let key = Key::Member { conversation: &conversation, member: &last }.encode();
+        let key = Key::Member { conversation: of, member: &last }.encode();
         prop_assert_eq!(decode_member(&key)?, last.as_str());
         let key = Key::Live { conversation: &conversation };
         prop_assert_eq!(decode_live(&key.encode())?, conversation.clone());
-        let key = Key::Idempotency {
-            generation, conversation: &conversation, scope: &text, key: &last,
-        };
+        let digest = OnceDigest::new(of, &text, &last);
+        let key = Key::Idempotency { generation, digest };
         prop_assert_eq!(decode_generation(&key.encode())?, generation);
-        let key = Key::DeadLetter { conversation: &conversation, bot: &text, sequence }.encode();
-        prop_assert_eq!(
-            decode_dead_letter(&key)?,
-            (conversation.clone(), text.as_str(), sequence)
-        );
+        let key = Key::DeadLetter { conversation: of, bot: &text, sequence }.encode();
+        prop_assert_eq!(decode_dead_letter(&key)?, (of, text.as_str(), sequence));
         let start = Timestamp(number);
         let encoded = with_list(&list, |by| {
             Key::Listing { by, start, conversation: &conversation }.encode()
@@ -78,19 +75,19 @@ proptest! {
         conversation in conversation(), text in id(), list in list(), number in number(),
     ) {
         let conversation = &conversation;
-        let sequence = Sequence(number);
+        let (of, sequence) = (ConversationNumber(number), Sequence(number));
         with_list(&list, |by| {
             for key in [
                 Key::Meta,
-                Key::Head { conversation },
+                Key::Head { conversation: of },
                 Key::Conversation { conversation },
-                Key::Activity { conversation, sequence },
-                Key::Member { conversation, member: &text },
+                Key::Activity { conversation: of, sequence },
+                Key::Member { conversation: of, member: &text },
                 Key::Live { conversation },
                 Key::Listing { by, start: Timestamp(number), conversation },
-                Key::Idempotency { generation: 1, conversation, scope: &text, key: "k" },
-                Key::DeadLetter { conversation, bot: &text, sequence },
-                Key::Receipt { conversation, sequence },
+                Key::Idempotency { generation: 1, digest: OnceDigest::new(of, &text, "k") },
+                Key::DeadLetter { conversation: of, bot: &text, sequence },
+                Key::Receipt { conversation: of, sequence },
             ] {
                 assert_eq!(key.encode().len(), key.encoded_len(), "{key:?}");
                 assert_eq!(key.encode().first(), Some(&key.table().tag()));
@@ -101,16 +98,12 @@ proptest! {
 
     #[test]
     fn keys_are_in_the_order_of_their_parts(
-        a in (conversation(), number()), b in (conversation(), number()),
+        a in (number(), number()), b in (number(), number()),
     ) {
-        let order = |x: &(ConversationKey, u64)| {
-            let (channel, conversation) = (x.0.channel.as_str(), x.0.conversation.as_str());
-            (channel.as_bytes().to_vec(), conversation.as_bytes().to_vec(), x.1)
-        };
-        let activity = |x: &(ConversationKey, u64)| Key::Activity {
-            conversation: &x.0, sequence: Sequence(x.1),
+        let activity = |(conversation, sequence)| Key::Activity {
+            conversation: ConversationNumber(conversation), sequence: Sequence(sequence),
         }.encode();
-        prop_assert_eq!(activity(&a).cmp(&activity(&b)), order(&a).cmp(&order(&b)));
+        prop_assert_eq!(activity(a).cmp(&activity(b)), a.cmp(&b));
     }
 
     #[test]
@@ -141,33 +134,31 @@ proptest! {
 
     #[test]
     fn activities_are_those_between_both_ends(
-        of in conversation(), other in conversation(),
+        of in number(), other in number(),
         from in number(), to in number(), at in number(),
     ) {
-        let range = KeyRange::activities(&of, Sequence(from)..=Sequence(to));
+        let (of, other) = (ConversationNumber(of), ConversationNumber(other));
+        let range = KeyRange::activities(of, Sequence(from)..=Sequence(to));
         let key = |conversation| Key::Activity { conversation, sequence: Sequence(at) }.encode();
-        prop_assert_eq!(contains(&range, &key(&of)), from <= at && at <= to);
-        prop_assert_eq!(contains(&range, &key(&other)), from <= at && at <= to && of == other);
+        prop_assert_eq!(contains(&range, &key(of)), from <= at && at <= to);
+        prop_assert_eq!(contains(&range, &key(other)), from <= at && at <= to && of == other);
         prop_assert_eq!(range.is_empty(), from > to);
     }
 
     #[test]
-    fn members_are_those_after(of in conversation(), after in id(), member in id()) {
-        let key = Key::Member { conversation: &of, member: &member }.encode();
-        prop_assert!(contains(&KeyRange::members(&of, None), &key));
+    fn members_are_those_after(of in number(), after in id(), member in id()) {
+        let of = ConversationNumber(of);
+        let key = Key::Member { conversation: of, member: &member }.encode();
+        prop_assert!(contains(&KeyRange::members(of, None), &key));
         prop_assert_eq!(
-            contains(&KeyRange::members(&of, Some(&after)), &key),
+            contains(&KeyRange::members(of, Some(&after)), &key),
             member.as_bytes() > after.as_bytes()
         );
     }
 
     #[test]
-    fn earlier_generations_are_a_range(
-        conversation in conversation(), generation: u32, before: u32,
-    ) {
-        let key = Key::Idempotency {
-            generation, conversation: &conversation, scope: "s", key: "k",
-        }.encode();
+    fn earlier_generations_are_a_range(digest: [u8; 15], generation: u32, before: u32) {
+        let key = Key::Idempotency { generation, digest: OnceDigest(digest) }.encode();
         prop_assert_eq!(
             contains(&KeyRange::idempotency_before(before), &key),
             generation < before
@@ -205,10 +196,13 @@ fn bytes_of_a_key_stay_what_they_are() {
         conversation: "c1".into(),
     };
     let key = Key::Activity {
-        conversation: &conversation,
+        conversation: ConversationNumber(772),
         sequence: Sequence(258),
     };
-    assert_eq!(key.encode(), b"\x04web\0c1\0\0\0\0\0\0\0\x01\x02");
+    assert_eq!(
+        key.encode(),
+        b"\x04\0\0\0\0\0\0\x03\x04\0\0\0\0\0\0\x01\x02"
+    );
     let key = Key::Listing {
         by: ListBy::Bot(&BotId::from("b")),
         start: Timestamp(1),
@@ -220,11 +214,41 @@ fn bytes_of_a_key_stay_what_they_are() {
     );
     let key = Key::Idempotency {
         generation: 3,
-        conversation: &conversation,
-        scope: "s",
-        key: "k",
+        digest: OnceDigest([9; 15]),
     };
-    assert_eq!(key.encode(), b"\x08\0\0\0\x03web\0c1\0s\0k\0");
+    assert_eq!(
+        key.encode(),
+        b"\x08\0\0\0\x03\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"
+    );
+}
+
+#[test]
+fn what_every_turn_writes_has_short_keys() {
+    let conversation = ConversationNumber(u64::MAX);
+    let sequence = Sequence(u64::MAX);
+    let digest = OnceDigest([255; 15]);
+    for key in [
+        Key::Head { conversation },
+        Key::Activity {
+            conversation,
+            sequence,
+        },
+        Key::Idempotency {
+            generation: u32::MAX,
+            digest,
+        },
+    ] {
+        assert!(key.encoded_len() <= 20, "{key}");
+    }
+}
+
+#[test]
+fn keys_of_another_scope_or_conversation_are_others() {
+    let (a, b) = (ConversationNumber(1), ConversationNumber(2));
+    let digest = OnceDigest::new(a, "scope", "key");
+    assert_eq!(digest, OnceDigest::new(a, "scope", "key"));
+    assert_ne!(digest, OnceDigest::new(b, "scope", "key"));
+    assert_ne!(digest, OnceDigest::new(a, "scop", "ekey"));
 }
 
 #[test]

@@ -1,33 +1,26 @@
 use super::*;
-use crate::id::{ConversationKey, Sequence};
+use crate::id::{ConversationNumber, Sequence};
 use crate::store::contract;
 
 fn put(store: &Memory, sequence: u64, durability: Durability) -> Result<(), Error> {
-    let conversation = conversation();
     let mut batch = Batch::new();
     let key = Key::Activity {
-        conversation: &conversation,
+        conversation: CONVERSATION,
         sequence: Sequence(sequence),
     };
     batch.put(&key, Bytes::from_static(b"x"));
     let head = Key::Head {
-        conversation: &conversation,
+        conversation: CONVERSATION,
     };
     batch.put(&head, Bytes::from(sequence.to_string()));
     store.commit(batch, durability)
 }
 
-fn conversation() -> ConversationKey {
-    ConversationKey {
-        channel: "web".into(),
-        conversation: "1".into(),
-    }
-}
+const CONVERSATION: ConversationNumber = ConversationNumber(1);
 
 fn head(store: &Memory) -> Option<Bytes> {
-    let conversation = conversation();
     let key = Key::Head {
-        conversation: &conversation,
+        conversation: CONVERSATION,
     };
     store.get(&key).expect("memory can be read")
 }

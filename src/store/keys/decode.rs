@@ -1,0 +1,188 @@
+//! Reading back the parts of keys that a scan hands out.
+
+use super::{LIST_ALL, LIST_BOT, LIST_CHANNEL, LIST_USER, Table};
+use crate::clock::Timestamp;
+use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
+use crate::store::Error;
+
+/// Reads the sequence of an encoded [`Key::Activity`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key; so for all decoders here.
+pub fn decode_activity(key: &[u8]) -> Result<Sequence, Error> {
+    Parts::of(key, Table::Activity)?.finish(|parts| {
+        parts.number()?;
+        parts.sequence()
+    })
+}
+
+/// Reads the sequence of an encoded [`Key::Receipt`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_receipt(key: &[u8]) -> Result<Sequence, Error> {
+    Parts::of(key, Table::Receipt)?.finish(|parts| {
+        parts.number()?;
+        parts.sequence()
+    })
+}
+
+/// Reads the member id of an encoded [`Key::Member`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_member(key: &[u8]) -> Result<&str, Error> {
+    Parts::of(key, Table::Member)?.finish(|parts| {
+        parts.number()?;
+        parts.last_text()
+    })
+}
+
+/// Reads the conversation of an encoded [`Key::Live`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_live(key: &[u8]) -> Result<ConversationKey, Error> {
+    Parts::of(key, Table::Live)?.finish(|parts| Some(owned(parts.conversation()?)))
+}
+
+/// Reads the start time and conversation of an encoded [`Key::Listing`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_listing(key: &[u8]) -> Result<(Timestamp, ConversationKey), Error> {
+    Parts::of(key, Table::Listing)?.finish(|parts| {
+        let texts = match parts.u8()? {
+            LIST_ALL => 0,
+            LIST_CHANNEL | LIST_BOT => 1,
+            LIST_USER => 2,
+            _ => return None,
+        };
+        for _ in 0..texts {
+            parts.text()?;
+        }
+        let start = Timestamp(!parts.u64()?);
+        Some((start, owned(parts.conversation()?)))
+    })
+}
+
+/// Reads the key of an [`Expiry`](Key::Expiry) entry.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is not one.
+pub fn decode_expiry(key: &[u8]) -> Result<(u32, ConversationKey), Error> {
+    Parts::of(key, Table::Expiry)?
+        .finish(|parts| Some((parts.u32()?, owned(parts.conversation()?))))
+}
+
+/// Reads the generation of an encoded [`Key::Idempotency`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_generation(key: &[u8]) -> Result<u32, Error> {
+    Parts::of(key, Table::Idempotency)?.finish(|parts| {
+        let generation = parts.u32()?;
+        parts.array::<15>()?;
+        Some(generation)
+    })
+}
+
+/// Reads the conversation's number, bot id (empty: the channel's egress) and sequence of an encoded
+/// [`Key::DeadLetter`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_dead_letter(key: &[u8]) -> Result<(ConversationNumber, &str, Sequence), Error> {
+    Parts::of(key, Table::DeadLetter)?.finish(|parts| {
+        let conversation = parts.number()?;
+        let bot = parts.text()?;
+        Some((conversation, bot, parts.sequence()?))
+    })
+}
+
+/// The parts of a key that are still to be read.
+struct Parts<'k> {
+    table: Table,
+    rest: &'k [u8],
+}
+
+impl<'k> Parts<'k> {
+    fn of(key: &'k [u8], table: Table) -> Result<Self, Error> {
+        match key.split_first() {
+            Some((tag, rest)) if *tag == table.tag() => Ok(Self { table, rest }),
+            _ => Err(Self::corrupt(table)),
+        }
+    }
+
+    /// Reads with `read`, which must leave nothing over.
+    fn finish<T>(mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, Error> {
+        match read(&mut self) {
+            Some(value) if self.rest.is_empty() => Ok(value),
+            _ => Err(Self::corrupt(self.table)),
+        }
+    }
+
+    fn corrupt(table: Table) -> Error {
+        Error::Corrupt {
+            what: format!("a key in the table of `{table:?}` keys is not one"),
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn number(&mut self) -> Option<ConversationNumber> {
+        self.u64().map(ConversationNumber)
+    }
+
+    fn sequence(&mut self) -> Option<Sequence> {
+        self.u64().map(Sequence)
+    }
+
+    fn text(&mut self) -> Option<&'k str> {
+        let end = self.rest.iter().position(|byte| *byte == 0)?;
+        let (text, rest) = self.rest.split_at(end);
+        self.rest = rest.get(1..)?;
+        std::str::from_utf8(text).ok()
+    }
+
+    fn last_text(&mut self) -> Option<&'k str> {
+        let text = self.rest.strip_suffix(&[0])?;
+        self.rest = &[];
+        std::str::from_utf8(text).ok()
+    }
+
+    fn conversation(&mut self) -> Option<(&'k str, &'k str)> {
+        Some((self.text()?, self.text()?))
+    }
+}
+
+fn owned((channel, conversation): (&str, &str)) -> ConversationKey {
+    ConversationKey {
+        channel: ChannelId::from(channel),
+        conversation: ConversationId::from(conversation),
+    }
+}
