@@ -10,10 +10,12 @@ use crate::engine::command::Backlog;
 use crate::engine::delivery::{Cursor, State, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::log::{self, Entry};
 use crate::engine::session::{self, Subscriber};
 use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::Key;
+use crate::store::record::CursorRecord;
 use crate::store::{self, Store, record};
 
 /// Members whose presence is remembered, so that a known speaker costs no read of the store.
@@ -81,14 +83,9 @@ impl Stored {
         let rest = store.get(&rest_key)?.ok_or_else(unknown)?;
         let rest = record::decode_conversation(&rest_key, rest)?;
         let number = ConversationNumber(rest.number);
-        let head_key = Key::Head {
-            conversation: number,
-        };
-        // Both are written together when it starts.
-        let head = store.get(&head_key)?.ok_or_else(|| store::Error::Corrupt {
+        let head = read_head(store, number)?.ok_or_else(|| store::Error::Corrupt {
             what: format!("`{key}` has no head"),
         })?;
-        let head = record::decode_head(&head_key, head)?;
         let corrupt = |_| store::Error::Corrupt {
             what: format!("the reference of `{key}`"),
         };
@@ -124,6 +121,29 @@ impl Stored {
             Reader::Bot(bot) => Some(bot),
             Reader::Egress => None,
         })
+    }
+}
+
+/// The newest head of a conversation: that of its newest activity, unless something changed later
+/// without an append. Then there is a record of its own, which knows that activity or, when retention
+/// has removed it, a later position.
+fn read_head(
+    store: &dyn Store,
+    conversation: ConversationNumber,
+) -> Result<Option<storage::Head>, store::Error> {
+    let key = Key::Head { conversation };
+    let own = store.get(&key)?;
+    let own = own.map(|value| record::decode_head(&key, value));
+    let own = own.transpose()?;
+    match log::newest(store, conversation)? {
+        Some((sequence, head))
+            if own
+                .as_ref()
+                .is_none_or(|own| own.last_sequence < sequence.0) =>
+        {
+            record::decode_head(&key, head).map(Some)
+        }
+        Some(_) | None => Ok(own),
     }
 }
 
@@ -171,6 +191,8 @@ pub(crate) struct Conversation {
     pub(crate) marked_live: bool,
     /// The head has changed in this round.
     pub(crate) dirty: bool,
+    /// The newest activity of this round, until it is put into the batch with the head.
+    pub(crate) newest: Option<Arc<Entry>>,
     /// When the shard's timer will look at it; one entry at most, so that timers cost per
     /// conversation and not per delivery.
     pub(crate) timer: Option<Timestamp>,
@@ -225,23 +247,18 @@ impl Conversation {
         self.known_members.insert(id.to_owned());
     }
 
-    /// The head as it is stored.
-    pub(crate) fn head_record(&self) -> storage::Head {
+    /// Appends the head as it is stored.
+    pub(crate) fn encode_head(&self, to: &mut Vec<u8>) {
         let cursors = self.seats.iter().map(|seat| {
             let cursor = seat.subscription.cursor();
-            storage::Cursor {
-                bot_id: seat.reader.id().to_owned(),
-                finished: cursor.finished.0,
+            CursorRecord {
+                bot_id: seat.reader.id(),
+                finished: cursor.finished,
                 attempts: cursor.attempts,
                 after_gap: cursor.after_gap,
             }
         });
-        storage::Head {
-            last_sequence: self.last.0,
-            first_sequence: self.first.0,
-            cursors: cursors.collect(),
-            retention_bucket: self.bucket,
-        }
+        record::encode_head(to, self.last, self.first, self.bucket, cursors);
     }
 
     /// What seldom changes, as it is stored.

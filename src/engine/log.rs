@@ -61,15 +61,16 @@ impl Author {
 }
 
 impl Entry {
-    /// The entry as it is stored.
+    /// The entry as it is stored, with the conversation's head if it has that.
     #[must_use]
-    pub fn record(&self) -> ActivityRecord<'_> {
+    pub fn record<'a>(&'a self, head: &'a [u8]) -> ActivityRecord<'a> {
         ActivityRecord {
             append_time: self.append_time,
             author: self.author.kind() as i32,
             bot_id: self.author.bot().map_or("", BotId::as_str),
             activity_id: &self.activity_id,
             activity: &self.activity,
+            head,
         }
     }
 
@@ -88,6 +89,31 @@ impl Entry {
             activity: record.activity,
         }
     }
+}
+
+/// Reads the newest entry's sequence, and the head that was written with it, if there is an entry.
+///
+/// # Errors
+///
+/// [`store::Error`] when the store cannot be read.
+pub(crate) fn newest(
+    store: &dyn Store,
+    conversation: ConversationNumber,
+) -> Result<Option<(Sequence, Bytes)>, store::Error> {
+    let mut newest = Ok(None);
+    let range = KeyRange::activities(conversation, Sequence::START..=Sequence(u64::MAX));
+    store.scan(&range, Order::Descending, &mut |key, value| {
+        newest = keys::decode_activity(key).and_then(|sequence| {
+            let key = Key::Activity {
+                conversation,
+                sequence,
+            };
+            let record = record::decode_activity(&key, value)?;
+            Ok(Some((sequence, record.head)))
+        });
+        ControlFlow::Break(())
+    })?;
+    newest
 }
 
 /// How much to read at most.

@@ -10,12 +10,14 @@ use crate::engine::command::{Followed, Reply};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
-use crate::engine::session::{Appended, Event, Outcome, Posted, Refused, Sent, Session};
+use crate::engine::session::{
+    self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
+};
 use crate::engine::shard::once::Kept;
-use crate::id::DeliveryId;
+use crate::id::{ConversationNumber, DeliveryId};
 use crate::limits::Limits;
-use crate::store::keys::OnceDigest;
-use crate::store::{Batch, Durability};
+use crate::store::keys::{Key, OnceDigest};
+use crate::store::{Batch, Durability, record};
 
 /// The work of one round.
 pub(crate) struct Round {
@@ -33,16 +35,17 @@ pub(crate) struct Round {
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
     effects: Vec<Effect>,
+    /// Which effect has the results of a session's acknowledgements: they are told together, since
+    /// they become durable together, and a frame costs more than a result in it.
+    acked: HashMap<session::Number, usize>,
 }
 
 /// What is told when the round is durable, in the order in which it was decided.
 enum Effect {
     Reply(Reply, Result<Appended, Error>),
-    Tell {
-        session: Arc<Session>,
-        frame: u64,
-        event: Event,
-    },
+    Tell(Arc<Session>, Event),
+    /// Each with the frame that asked.
+    Acked(Arc<Session>, Vec<(u64, Acked)>),
     Publish(Arc<Feed>, Arc<Entry>),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
@@ -62,6 +65,7 @@ impl Round {
             removed_members: HashSet::new(),
             results: HashMap::new(),
             effects: Vec::new(),
+            acked: HashMap::new(),
         }
     }
 
@@ -70,23 +74,37 @@ impl Round {
         self.durability = Durability::Synced;
     }
 
+    /// Writes an activity, with the head of its conversation if it is the newest.
+    pub(crate) fn put(&mut self, conversation: ConversationNumber, entry: &Entry, head: &[u8]) {
+        let sequence = entry.sequence;
+        let key = Key::Activity {
+            conversation,
+            sequence,
+        };
+        record::put_activity(&mut self.batch, &key, &entry.record(head));
+    }
+
     pub(crate) fn reply(&mut self, reply: Reply, result: Result<Appended, Error>) {
         self.effects.push(Effect::Reply(reply, result));
     }
 
-    /// Tells a session something that no frame asked for.
+    /// Tells a session something.
     pub(crate) fn tell(&mut self, session: &Arc<Session>, event: Event) {
-        self.answer(session, 0, event);
+        self.effects.push(Effect::Tell(Arc::clone(session), event));
     }
 
-    /// Answers a frame of a session.
-    pub(crate) fn answer(&mut self, session: &Arc<Session>, frame: u64, event: Event) {
+    /// Tells a session what became of an acknowledgement, which was in one of its frames.
+    pub(crate) fn acked(&mut self, session: &Arc<Session>, frame: u64, acked: Acked, most: usize) {
+        if let Some(&at) = self.acked.get(&session.number)
+            && let Effect::Acked(_, together) = &mut self.effects[at]
+            && together.len() < most
+        {
+            return together.push((frame, acked));
+        }
+        self.acked.insert(session.number, self.effects.len());
         let session = Arc::clone(session);
-        self.effects.push(Effect::Tell {
-            session,
-            frame,
-            event,
-        });
+        self.effects
+            .push(Effect::Acked(session, vec![(frame, acked)]));
     }
 
     pub(crate) fn publish(&mut self, feed: Arc<Feed>, entry: &Arc<Entry>) {
@@ -106,7 +124,11 @@ impl Round {
         for effect in self.effects {
             match effect {
                 Effect::Reply(reply, result) => tell_result(reply, result),
-                Effect::Tell { session, event, .. } => session.tell(event),
+                Effect::Tell(session, event) => session.tell(event),
+                Effect::Acked(session, acked) => {
+                    let acked = acked.into_iter().map(|(_, acked)| acked);
+                    session.tell(Event::Acked(acked.collect()));
+                }
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
@@ -119,21 +141,17 @@ impl Round {
         for effect in self.effects {
             match effect {
                 Effect::Reply(reply, result) => tell_result(reply, result.and_then(|_| Err(why()))),
-                Effect::Tell {
-                    session,
-                    frame,
-                    event,
-                } => match event {
+                Effect::Tell(session, event) => match event {
                     // An adapter's credit came back when its conversations were forgotten.
                     Event::Delivery(_) if session.is_egress() => {}
                     Event::Delivery(delivery) => session.refund(delivery.activity.len()),
-                    Event::Acked(acked) => {
-                        for acked in acked {
-                            refuse(&session, frame, why(), String::new(), Some(acked.id));
-                        }
-                    }
                     event => session.tell(event),
                 },
+                Effect::Acked(session, acked) => {
+                    for (frame, acked) in acked {
+                        refuse(&session, frame, why(), String::new(), Some(acked.id));
+                    }
+                }
                 Effect::Publish(..) => {}
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));

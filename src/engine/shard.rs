@@ -46,7 +46,7 @@ use crate::id::{ChannelId, ConversationKey, ConversationNumber, DeliveryId};
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::keys::Key;
-use crate::store::{Durability, Store, record};
+use crate::store::{Durability, Store};
 
 /// Most shards of an engine.
 pub(crate) const MOST: usize = 64;
@@ -376,12 +376,21 @@ impl Shard {
 
     /// Writes the round and tells everyone what became of it.
     fn conclude(&mut self, mut round: Round) {
-        for &slot in &round.dirty {
+        let dirty = std::mem::take(&mut round.dirty);
+        let mut head = Vec::new();
+        for &slot in &dirty {
             let conversation = &mut self.conversations[slot];
-            let key = Key::Head {
-                conversation: conversation.number,
-            };
-            record::put(&mut round.batch, &key, &conversation.head_record());
+            head.clear();
+            conversation.encode_head(&mut head);
+            match conversation.newest.take() {
+                Some(newest) => round.put(conversation.number, &newest, &head),
+                None => {
+                    let key = Key::Head {
+                        conversation: conversation.number,
+                    };
+                    round.batch.put(&key, &head);
+                }
+            }
             if !std::mem::replace(&mut conversation.marked_live, true) {
                 round.batch.put(
                     &Key::Live {
@@ -412,7 +421,7 @@ impl Shard {
             .store(written.is_ok(), Ordering::Relaxed);
         match written {
             Ok(()) => {
-                for &slot in &round.dirty {
+                for slot in dirty {
                     let conversation = &mut self.conversations[slot];
                     conversation.durable = conversation.last;
                 }
@@ -423,7 +432,7 @@ impl Shard {
                 metrics.store_failures.inc();
                 self.paused_until = round.now.after(FAILURE_PAUSE);
                 let failure = Arc::new(failure);
-                for slot in std::mem::take(&mut round.dirty) {
+                for slot in dirty {
                     self.forget(slot);
                 }
                 round.fail(|| Error::StoreFailed(Arc::clone(&failure)));

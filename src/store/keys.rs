@@ -84,9 +84,10 @@ pub enum Key<'a> {
     /// Lives as long as the store. Key: tag. Value: `storage.Meta`.
     Meta,
 
-    /// The newest position of a conversation's log, and the cursors on it.
+    /// The newest position of a conversation's log, and the cursors on it, as of the last write that
+    /// appended nothing. What a later write appended has a later head with it.
     ///
-    /// Lives as long as its conversation; rewritten with every turn.
+    /// Lives as long as its conversation.
     /// Key: tag, number. Value: `storage.Head`.
     Head {
         /// Whose.

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{Batch, Error, Key};
 use crate::clock::Timestamp;
+use crate::id::Sequence;
 use crate::proto::storage;
 
 /// The layout this gateway reads and writes. 1, of before the first release, had names in all keys.
@@ -35,31 +36,83 @@ pub struct ActivityRecord<'a> {
     pub activity_id: &'a str,
     /// The activity, encoded.
     pub activity: &'a [u8],
+    /// The conversation's head after it, as [`encode_head`] gives it; or empty.
+    pub head: &'a [u8],
+}
+
+/// A `storage.Cursor` that is not held as one.
+#[derive(Clone, Copy, Debug)]
+pub struct CursorRecord<'a> {
+    /// The bot's id; empty for the channel's egress.
+    pub bot_id: &'a str,
+    /// Everything up to here is finished.
+    pub finished: Sequence,
+    /// How often the activity after it was handed out.
+    pub attempts: u32,
+    /// Something was skipped since the last one that was acked.
+    pub after_gap: bool,
 }
 
 /// Puts an activity as the value of its key.
 pub fn put_activity(batch: &mut Batch, key: &Key<'_>, record: &ActivityRecord<'_>) {
-    fn bytes(to: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            encode_key(tag, WireType::LengthDelimited, to);
-            encode_varint(bytes.len() as u64, to);
-            to.extend_from_slice(bytes);
-        }
-    }
-    fn number(to: &mut Vec<u8>, tag: u32, number: u64) {
-        if number != 0 {
-            encode_key(tag, WireType::Varint, to);
-            encode_varint(number, to);
-        }
-    }
     // Tags of `storage.Activity`.
     batch.put_with(key, |to| {
-        number(to, 1, record.append_time.0);
-        number(to, 2, record.author as u64);
-        bytes(to, 3, record.bot_id.as_bytes());
-        bytes(to, 4, record.activity_id.as_bytes());
-        bytes(to, 5, record.activity);
+        put_number(to, 1, record.append_time.0);
+        put_number(to, 2, record.author as u64);
+        put_bytes(to, 3, record.bot_id.as_bytes());
+        put_bytes(to, 4, record.activity_id.as_bytes());
+        put_bytes(to, 5, record.activity);
+        put_bytes(to, 6, record.head);
     });
+}
+
+/// Appends a `storage.Head`: what is written with every turn, and so without making a record first.
+pub fn encode_head<'a>(
+    to: &mut Vec<u8>,
+    last: Sequence,
+    first: Sequence,
+    retention_bucket: u32,
+    cursors: impl Iterator<Item = CursorRecord<'a>>,
+) {
+    // Tags of `storage.Head`, and then of `storage.Cursor`.
+    put_number(to, 1, last.0);
+    put_number(to, 2, first.0);
+    for cursor in cursors {
+        encode_key(3, WireType::LengthDelimited, to);
+        let numbers = [
+            (2, cursor.finished.0),
+            (3, cursor.attempts.into()),
+            (4, cursor.after_gap.into()),
+        ];
+        // Every tag is one byte.
+        let bot_bytes = match cursor.bot_id.len() {
+            0 => 0,
+            bytes => 1 + encoded_len_varint(bytes as u64) + bytes,
+        };
+        let number_bytes = numbers.iter().filter(|(_, number)| *number != 0);
+        let number_bytes = number_bytes.map(|(_, number)| 1 + encoded_len_varint(*number));
+        encode_varint((bot_bytes + number_bytes.sum::<usize>()) as u64, to);
+        put_bytes(to, 1, cursor.bot_id.as_bytes());
+        for (tag, number) in numbers {
+            put_number(to, tag, number);
+        }
+    }
+    put_number(to, 4, retention_bucket.into());
+}
+
+fn put_bytes(to: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        encode_key(tag, WireType::LengthDelimited, to);
+        encode_varint(bytes.len() as u64, to);
+        to.extend_from_slice(bytes);
+    }
+}
+
+fn put_number(to: &mut Vec<u8>, tag: u32, number: u64) {
+    if number != 0 {
+        encode_key(tag, WireType::Varint, to);
+        encode_varint(number, to);
+    }
 }
 
 /// Reads the value of [`Key::Meta`].
@@ -134,7 +187,7 @@ fn decode<M: Message + Default>(key: &Key<'_>, value: Bytes) -> Result<M, Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ConversationNumber, Sequence};
+    use crate::id::ConversationNumber;
 
     const CONVERSATION: ConversationNumber = ConversationNumber(42);
 
@@ -145,6 +198,7 @@ mod tests {
             bot_id: "echo".into(),
             activity_id: "a1".into(),
             activity: Bytes::from(vec![5; 512]),
+            head: Bytes::from_static(b"head"),
         }
     }
 
@@ -183,9 +237,56 @@ mod tests {
                 bot_id: &record.bot_id,
                 activity_id: &record.activity_id,
                 activity: &record.activity,
+                head: &record.head,
             };
             put_activity(&mut parts, &key, &record);
             assert_eq!(value(&parts), value(&whole));
+        }
+    }
+
+    #[test]
+    fn a_head_written_in_parts_is_the_same() {
+        let cursor = |bot_id: &str, finished, attempts, after_gap| storage::Cursor {
+            bot_id: bot_id.to_owned(),
+            finished,
+            attempts,
+            after_gap,
+        };
+        let long = "b".repeat(300);
+        let head = |last_sequence, first_sequence, retention_bucket, cursors| storage::Head {
+            last_sequence,
+            first_sequence,
+            cursors,
+            retention_bucket,
+        };
+        for head in [
+            storage::Head::default(),
+            head(7, 1, 9, vec![cursor("", 0, 0, false)]),
+            head(
+                u64::MAX,
+                300,
+                u32::MAX,
+                vec![
+                    cursor("echo", 6, 1, true),
+                    cursor(&long, 5, u32::MAX, false),
+                ],
+            ),
+        ] {
+            let mut parts = Vec::new();
+            let cursors = head.cursors.iter().map(|cursor| CursorRecord {
+                bot_id: &cursor.bot_id,
+                finished: Sequence(cursor.finished),
+                attempts: cursor.attempts,
+                after_gap: cursor.after_gap,
+            });
+            encode_head(
+                &mut parts,
+                Sequence(head.last_sequence),
+                Sequence(head.first_sequence),
+                head.retention_bucket,
+                cursors,
+            );
+            assert_eq!(parts, encode(&head));
         }
     }
 

@@ -75,7 +75,7 @@ impl Shard {
             ..
         } = request;
         let is_egress = session.is_egress();
-        let mut acked = Vec::new();
+        let most = self.shared.settings.limits.ack_ids;
         for &id in deliveries {
             let outcome = match self.held_by(session, id) {
                 Some(place) => {
@@ -96,20 +96,18 @@ impl Shard {
                         client_id: String::new(),
                         delivery: Some(id),
                     };
-                    round.answer(session, frame, Event::Refused(refused));
+                    round.tell(session, Event::Refused(refused));
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown if *want_result => {
-                    acked.push(Acked {
+                    let acked = Acked {
                         id,
                         outcome,
                         appended: Vec::new(),
-                    });
+                    };
+                    round.acked(session, *frame, acked, most);
                 }
                 Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
             }
-        }
-        if !acked.is_empty() {
-            round.answer(session, *frame, Event::Acked(acked));
         }
     }
 
@@ -165,6 +163,7 @@ impl Shard {
             delivery,
             drafts,
         } = commit;
+        let most = self.shared.settings.limits.ack_ids;
         let refused = |error| Refused {
             frame,
             error,
@@ -179,17 +178,17 @@ impl Shard {
                 outcome,
                 appended: Vec::new(),
             };
-            return round.answer(&session, frame, Event::Acked(vec![acked]));
+            return round.acked(&session, frame, acked, most);
         };
         if let Err(error) = self.check_disk(round.now) {
-            return round.answer(&session, frame, Event::Refused(refused(error)));
+            return round.tell(&session, Event::Refused(refused(error)));
         }
         let Reader::Bot(bot) = self.conversations[place.slot].seats[place.seat]
             .reader
             .clone()
         else {
             let error = Error::DeliveryUnknown(delivery);
-            return round.answer(&session, frame, Event::Refused(refused(error)));
+            return round.tell(&session, Event::Refused(refused(error)));
         };
         round.must_be_durable();
         let answered = self.answered(place);
@@ -208,7 +207,7 @@ impl Shard {
             outcome: Outcome::Ok,
             appended,
         };
-        round.answer(&session, frame, Event::Acked(vec![acked]));
+        round.acked(&session, frame, acked, most);
     }
 
     fn finish(&mut self, place: Place, round: &mut Round) {

@@ -23,7 +23,6 @@ use crate::engine::settings::Outbound;
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
 use crate::store::keys::{Key, ListBy};
-use crate::store::record;
 
 /// How long a look at the disk's free space holds.
 const DISK_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
@@ -431,11 +430,10 @@ impl Shard {
             activity_id: Arc::clone(&activity_id),
             activity,
         });
-        let key = Key::Activity {
-            conversation: conversation.number,
-            sequence,
-        };
-        record::put_activity(&mut round.batch, &key, &entry.record());
+        // The newest one waits for the end of the round, to be written with the head.
+        if let Some(before) = conversation.newest.replace(Arc::clone(&entry)) {
+            round.put(conversation.number, &before, &[]);
+        }
         let appended = &self.shared.metrics.activities_appended;
         match entry.author {
             Author::Channel => appended.channel.inc(),

@@ -65,6 +65,7 @@ impl Shard {
                 .iter()
                 .any(|(_, cursor)| cursor.finished < stored.last),
             dirty: false,
+            newest: None,
             timer: None,
             touched: round.now,
             residency: self.residencies,
