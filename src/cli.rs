@@ -129,7 +129,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn runtime(command: &Command) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = match command {
-        Command::Serve(_) | Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Serve(_) | Command::Dev(_) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(crate::server::workers());
+            builder
+        }
         // A load generator shares the machine with what it measures.
         Command::Bench(args) if args.threads() > 1 => {
             let mut builder = tokio::runtime::Builder::new_multi_thread();

@@ -59,7 +59,7 @@ struct Inner {
     shards: Vec<mpsc::Sender<Command>>,
     /// Room for what waits for the shards, in bytes.
     room: Arc<Semaphore>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// The attached sessions; one for each subscriber and instance.
     sessions: Mutex<HashMap<(Subscriber, String), Arc<Session>>>,
     next_session: AtomicU64,
@@ -130,12 +130,11 @@ impl Engine {
             failed: Notify::new(),
         });
         let mut shards = Vec::new();
-        let mut threads = Vec::new();
+        let mut tasks = Vec::new();
         for (index, live) in live.into_iter().enumerate() {
             let (sender, receiver) = mpsc::channel(commands);
             let shard = Shard::new(index as u8, Arc::clone(&shared), live);
-            let thread = shard::spawn(index, shard, receiver);
-            threads.push(thread.map_err(|error| Error::Thread(Arc::new(error)))?);
+            tasks.push(shard::spawn(shard, receiver));
             shards.push(sender);
         }
         Ok(Self {
@@ -143,7 +142,7 @@ impl Engine {
                 room: Arc::new(Semaphore::new(shared.settings.limits.shard_bytes)),
                 shared,
                 shards,
-                threads: Mutex::new(threads),
+                tasks: Mutex::new(tasks),
                 sessions: Mutex::default(),
                 next_session: AtomicU64::new(1),
                 random,
@@ -460,10 +459,10 @@ impl Engine {
         for session in sessions {
             session.end(Error::ShuttingDown);
         }
-        let threads = std::mem::take(&mut *lock(&self.inner.threads));
-        for thread in threads {
+        let tasks = std::mem::take(&mut *lock(&self.inner.tasks));
+        for task in tasks {
             // They have said that they stopped; a panic was reported when it happened.
-            let _ = thread.join();
+            let _ = task.await;
         }
     }
 

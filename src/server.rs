@@ -213,6 +213,16 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
 fn shards() -> usize {
     const CORES_PER_SHARD: usize = 4;
     const MOST: usize = 16;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / CORES_PER_SHARD).clamp(1, MOST)
+    (cores() / CORES_PER_SHARD).clamp(1, MOST)
+}
+
+/// How many workers a gateway's runtime should have: one for each core, and one for each shard,
+/// since that blocks the worker it is on while the disk syncs.
+#[must_use]
+pub fn workers() -> usize {
+    cores() + shards()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

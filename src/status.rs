@@ -212,7 +212,6 @@ impl Failure {
     fn note(&self) {
         match self {
             Self::Engine(Error::StoreFailed(cause)) => warn!(%cause, "a request failed"),
-            Self::Engine(Error::Thread(cause)) => warn!(%cause, "a request failed"),
             refused => debug!(reason = refused.row().reason, "refused"),
         }
     }
@@ -271,7 +270,6 @@ pub fn row(error: &Error) -> Row {
         }
         Error::FrameUnreadable { .. } => ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never),
         Error::HeartbeatMissed(_) => ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later),
-        Error::Thread(_) => ("THREAD_FAILED", Code::ResourceExhausted, 503, Later),
         Error::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable, 503, Later),
     };
     Row {

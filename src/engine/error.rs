@@ -103,9 +103,6 @@ pub enum Error {
     /// Nothing was heard from the client for two heartbeats.
     #[error("no heartbeat for `{0:?}`; reconnect, and send one every `Welcome.heartbeat_interval`")]
     HeartbeatMissed(std::time::Duration),
-    /// A thread of the engine could not be started.
-    #[error("the engine cannot start a thread")]
-    Thread(#[source] std::sync::Arc<std::io::Error>),
     /// The gateway is going down.
     #[error("the gateway is shutting down; reconnect")]
     ShuttingDown,

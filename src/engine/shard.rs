@@ -1,6 +1,6 @@
 //! A shard: the one writer of its share of the conversations.
 //!
-//! A shard is a thread that goes round: take the commands that wait, decide each on what memory and
+//! A shard is a task that goes round: take the commands that wait, decide each on what memory and
 //! store say, write everything with one durable batch, and only then tell anyone. While the disk
 //! syncs, the next commands gather, so concurrent appends share a sync and a lone one waits for
 //! nothing but its own.
@@ -32,6 +32,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tracing::error;
 
 use crate::clock::{Clock, Timestamp};
@@ -91,12 +92,13 @@ impl Shared {
     }
 }
 
-/// Starts a shard's thread. It runs a runtime of its own: a shard blocks while the disk syncs.
-pub(crate) fn spawn(
-    index: usize,
-    shard: Shard,
-    commands: mpsc::Receiver<Command>,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
+/// Starts a shard's task.
+///
+/// It blocks its worker of the runtime while the disk syncs. That is meant: a frame's reader that
+/// wakes the shard is followed by it on the same thread, and the shard by the streams that it tells,
+/// without a thread being woken in between. The runtime has a worker more for each shard, see
+/// `server::workers`.
+pub(crate) fn spawn(shard: Shard, commands: mpsc::Receiver<Command>) -> JoinHandle<()> {
     /// Says that the shard has failed when it unwinds. A broken invariant ends the gateway: what is
     /// on disk is whole, and another start serves it.
     struct Watchdog(Arc<Shared>);
@@ -108,16 +110,11 @@ pub(crate) fn spawn(
             }
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
     let watchdog = Watchdog(Arc::clone(&shard.shared));
-    std::thread::Builder::new()
-        .name(format!("shard-{index}"))
-        .spawn(move || {
-            let _watchdog = watchdog;
-            runtime.block_on(shard.run(commands));
-        })
+    tokio::spawn(async move {
+        let _watchdog = watchdog;
+        shard.run(commands).await;
+    })
 }
 
 /// Makes delivery ids: `epoch (24 bits) | shard (6) | counter (34)`. They only grow within a
@@ -304,6 +301,8 @@ impl Shard {
             self.retain(&mut round);
             self.pump_all(&mut round);
             self.conclude(round);
+            // Those who were told something are to say it before the next round blocks their worker.
+            tokio::task::yield_now().await;
             if let Some(stopped) = stop {
                 self.leave();
                 // Whoever asked may have gone away.

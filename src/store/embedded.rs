@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch,
-    PersistMode, Readable,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, LsmError,
+    OwnedWriteBatch, PersistMode, Readable,
 };
 
 use self::journal::Damage;
@@ -32,6 +32,9 @@ const KEY_LIMIT_BYTES: usize = u16::MAX as usize;
 
 const MIB: u64 = 1024 * 1024;
 
+/// Activities of so many bytes and more, which is all of them, are kept apart from their keys.
+const SEPARATED_BYTES: u32 = 128;
+
 /// How an [`Embedded`] store is opened. Every store can be opened with any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -43,7 +46,8 @@ pub struct Options {
     /// How large journals may be together before what keeps the oldest is written out, in bytes, at
     /// least 64 MiB. A store that was not closed replays up to so much as it opens. Default 192 MiB.
     pub journal_bytes: u64,
-    /// Threads that write out and merge files, at least 1. Default 2.
+    /// Threads that write out and merge files, at least 1. Default 1: of several the first one takes
+    /// no merging, and spins while there is some that waits for the others.
     pub worker_threads: usize,
 }
 
@@ -53,7 +57,7 @@ impl Default for Options {
             cache_bytes: 64 * MIB,
             memtable_bytes: 64 * MIB,
             journal_bytes: 192 * MIB,
-            worker_threads: 2,
+            worker_threads: 1,
         }
     }
 }
@@ -310,15 +314,18 @@ fn hot_options(_: &Options) -> KeyspaceCreateOptions {
 }
 
 fn activity_options(options: &Options) -> KeyspaceCreateOptions {
+    // Values go into files of their own, in the order in which they came, and only their places into
+    // the tables that are sorted and merged. With the values in the tables, merging them took more of
+    // the disk and of the processor than all else together. Reading a log is a read for each of its
+    // activities in return, and what is live is read from memory anyway. Retention empties the
+    // oldest files first, which are then removed whole.
+    let separate = KvSeparationOptions::default()
+        .separation_threshold(SEPARATED_BYTES)
+        .compression(CompressionType::None);
     KeyspaceCreateOptions::default()
         .max_memtable_size(options.memtable_bytes)
-        // From the third level on, where nearly all of a long log is, and what is read is cold.
-        // Above, where everything is merged again soon, it would cost time and save little.
-        .data_block_compression_policy(CompressionPolicy::new([
-            CompressionType::None,
-            CompressionType::None,
-            CompressionType::Lz4,
-        ]))
+        .with_kv_separation(Some(separate))
+        .data_block_compression_policy(CompressionPolicy::disabled())
         // Nobody asks for a sequence that is not there.
         .expect_point_read_hits(true)
 }

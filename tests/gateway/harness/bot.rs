@@ -153,14 +153,22 @@ impl Bot {
                 Ok(Some(response)) => response,
                 other => panic!("{what}: the stream has ended with {other:?}"),
             };
-            let frame = response.frame.expect("a frame that is known");
-            if let Some(found) = wanted(&frame) {
+            let mut found = None;
+            for frame in apart(response.frame.expect("a frame that is known")) {
+                if found.is_none() {
+                    found = wanted(&frame);
+                    if found.is_some() {
+                        continue;
+                    }
+                }
+                if let Frame::Error(error) = frame {
+                    panic!("{what}: an Error that nobody asked for: {error:?}");
+                }
+                self.pending.push_back(frame);
+            }
+            if let Some(found) = found {
                 return found;
             }
-            if let Frame::Error(error) = frame {
-                panic!("{what}: an Error that nobody asked for: {error:?}");
-            }
-            self.pending.push_back(frame);
         }
     }
 
@@ -496,4 +504,21 @@ pub(crate) fn place_of(delivery: &v1::Delivery) -> String {
 /// What a delivery says.
 pub(crate) fn said(delivery: &v1::Delivery) -> String {
     super::text(&delivery.activity)
+}
+
+/// One AckResult may answer several frames: a frame for each result, so that each is found by what it
+/// answers.
+fn apart(frame: Frame) -> Vec<Frame> {
+    match frame {
+        Frame::AckResult(result) => result
+            .results
+            .into_iter()
+            .map(|result| {
+                Frame::AckResult(v1::AckResult {
+                    results: vec![result],
+                })
+            })
+            .collect(),
+        frame => vec![frame],
+    }
 }
