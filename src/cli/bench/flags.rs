@@ -26,6 +26,10 @@ pub(super) struct Flags {
     /// Do the same turn on NATS JetStream, too, level by level; may be given more than once
     #[arg(long, value_name = "URL")]
     vs_nats: Vec<String>,
+    /// Pairs of JetStream's streams, one for questions and one for answers, that its conversations
+    /// are spread over: it syncs each by itself
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "vs_nats", value_parser = clap::value_parser!(u16).range(1..=256))]
+    nats_pairs: u16,
     /// Leave out what the machine could do at most, which is measured of a gateway of its own
     #[arg(long)]
     no_ceilings: bool,
@@ -42,7 +46,7 @@ impl Flags {
     pub(super) fn systems(&self, target: Target) -> anyhow::Result<Vec<System>> {
         let mut systems = vec![System::Turnwire(Box::new(target))];
         for url in &self.vs_nats {
-            systems.push(System::Nats(Peer::new(url)?));
+            systems.push(System::Nats(Peer::new(url, self.nats_pairs.into())?));
         }
         Ok(systems)
     }
@@ -72,5 +76,6 @@ impl Flags {
             .setting("warmupSeconds", self.warmup)
             .setting("streams", self.streams)
             .setting("threads", self.target.threads)
+            .setting("natsPairs", self.nats_pairs)
     }
 }
