@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::facts::Facts;
 use super::load::Level;
 use super::nats::Peer;
-use super::run::System;
 use super::target::{self, Target};
 
 #[derive(Debug, clap::Args)]
@@ -42,13 +41,13 @@ impl Flags {
         self.target.threads.into()
     }
 
-    /// The systems to measure, Turnwire first.
-    pub(super) fn systems(&self, target: Target) -> anyhow::Result<Vec<System>> {
-        let mut systems = vec![System::Turnwire(Box::new(target))];
+    /// The peers that were named, all of which are there.
+    pub(super) async fn peers(&self) -> anyhow::Result<Vec<Peer>> {
+        let mut peers = Vec::new();
         for url in &self.vs_nats {
-            systems.push(System::Nats(Peer::new(url, self.nats_pairs.into())?));
+            peers.push(Peer::open(url, self.nats_pairs.into()).await?);
         }
-        Ok(systems)
+        Ok(peers)
     }
 
     /// Ceilings are this machine's, and say nothing about a gateway elsewhere.
@@ -69,13 +68,19 @@ impl Flags {
         }
     }
 
-    pub(super) fn facts(&self, target: &Target) -> Facts {
-        Facts::gather(target.data())
+    pub(super) fn facts(&self, target: &Target, peers: &[Peer]) -> Facts {
+        let facts = Facts::gather(target.data())
             .setting("bytes", self.size)
             .setting("seconds", self.seconds)
             .setting("warmupSeconds", self.warmup)
             .setting("streams", self.streams)
-            .setting("threads", self.target.threads)
+            .setting("threads", self.target.threads);
+        if peers.is_empty() {
+            return facts;
+        }
+        let peers: Vec<_> = peers.iter().map(Peer::description).collect();
+        facts
+            .setting("peers", peers)
             .setting("natsPairs", self.nats_pairs)
     }
 }

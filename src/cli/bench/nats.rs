@@ -49,6 +49,7 @@ pub(super) struct Peer {
     /// Streams for questions, and as many for answers, over which conversations are spread. The
     /// server writes and syncs each by itself.
     pairs: usize,
+    version: String,
 }
 
 /// The streams and consumers of one level.
@@ -64,11 +65,24 @@ pub(super) struct Queues<'a> {
 struct Queue(String);
 
 impl Peer {
-    pub(super) fn new(url: &str, pairs: usize) -> anyhow::Result<Self> {
+    /// Looks whether it is there, before anything is measured.
+    pub(super) async fn open(url: &str, pairs: usize) -> anyhow::Result<Self> {
         let address = url
             .parse()
             .context("`--vs-nats` wants a server's address")?;
-        Ok(Self { address, pairs })
+        let mut peer = Self {
+            address,
+            pairs,
+            version: String::new(),
+        };
+        let client = peer.connect(0).await?;
+        peer.version = client.server_info().version;
+        Ok(peer)
+    }
+
+    /// What it is, for the facts.
+    pub(super) fn description(&self) -> String {
+        format!("{}, version {}", self.name(), self.version)
     }
 
     /// Without what might be secret in its address.
@@ -78,7 +92,7 @@ impl Peer {
 
     /// Makes the streams and consumers of a level.
     pub(super) async fn create(&self, load: &Load) -> anyhow::Result<Queues<'_>> {
-        let client = self.connect(load).await?;
+        let client = self.connect(load.level.conversations).await?;
         let mut context = jetstream::new(client);
         context.set_timeout(REQUEST_TIMEOUT);
         let queues = |what: &str| {
@@ -103,8 +117,8 @@ impl Peer {
     }
 
     /// A connection of its own.
-    async fn connect(&self, load: &Load) -> anyhow::Result<Client> {
-        let room = SPARE_MESSAGES + 4 * load.level.conversations;
+    async fn connect(&self, conversations: usize) -> anyhow::Result<Client> {
+        let room = SPARE_MESSAGES + 4 * conversations;
         ConnectOptions::new()
             .client_capacity(room)
             .subscription_capacity(room)
@@ -152,10 +166,10 @@ impl Queues<'_> {
         let mut bots = JoinSet::new();
         let mut users = Vec::new();
         for stream in 0..load.level.streams {
-            let client = self.peer.connect(load).await?;
+            let client = self.peer.connect(load.level.conversations).await?;
             let link = Link::open(client, &self.questions, &self.answers, load).await?;
             bots.spawn(bot::Bot::new(link).run());
-            let client = self.peer.connect(load).await?;
+            let client = self.peer.connect(load.level.conversations).await?;
             let link = Link::open(client, &self.answers, &self.questions, load).await?;
             users.push(User::new(link, load, stream)?);
         }
