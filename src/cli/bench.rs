@@ -1,13 +1,24 @@
 //! `turnwire bench`: measures a gateway.
 
+mod rate;
+mod turns;
+
 mod adapter;
 mod bot;
+mod ceiling;
 mod child;
 mod facts;
+mod flags;
+mod latency;
 mod load;
 mod message;
+mod nats;
 mod report;
-mod turns;
+mod run;
+mod schedule;
+mod sheet;
+mod target;
+mod timer;
 
 use super::connection::Connection;
 
@@ -21,13 +32,21 @@ pub(super) struct Args {
 enum What {
     /// Durable turns: a message is stored, delivered, answered, the answer stored and received
     Turns(turns::Args),
+    /// The same at a fixed rate: how long turns take, the waiting of those that begin late included
+    Rate(rate::Args),
+    /// The other process of a ceiling
+    #[command(name = ceiling::echo::COMMAND, hide = true)]
+    EchoServer,
 }
 
 impl Args {
-    /// Threads the load generator runs on.
+    /// Threads that it runs on.
     pub(super) fn threads(&self) -> usize {
         match &self.what {
             What::Turns(args) => args.threads(),
+            What::Rate(args) => args.threads(),
+            // As many as a gateway has.
+            What::EchoServer => std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }
@@ -35,6 +54,8 @@ impl Args {
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     match args.what {
         What::Turns(args) => turns::run(args, connection, json).await,
+        What::Rate(args) => rate::run(args, connection, json).await,
+        What::EchoServer => ceiling::echo::serve().await,
     }
 }
 
