@@ -1,5 +1,6 @@
 //! Generates what the gateway adds to `turnwire-client`'s messages: the server stubs, the stored
-//! records, and the descriptors that reflection serves.
+//! records, and the descriptors that reflection serves. And says which compiler it was, for
+//! `turnwire bench`.
 //!
 //! Messages that carry activities out of the log are generated a second time with the activity as
 //! `bytes`. On the wire a message field and a bytes field are the same, so a stored activity is
@@ -32,6 +33,8 @@ const ENVELOPES: [&str; 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rustc-env=TURNWIRE_RUSTC={}", compiler());
+
     let root = Path::new("proto");
     for proto in API.iter().chain(&STORAGE) {
         println!("cargo::rerun-if-changed={}", root.join(proto).display());
@@ -64,6 +67,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".turnwire.storage.v1")
         .compile_fds(protox::compile(STORAGE, [root])?)?;
     Ok(())
+}
+
+/// The compiler's version, as it says it.
+fn compiler() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = std::process::Command::new(rustc).arg("--version").output();
+    let version = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    version.unwrap_or_default()
 }
 
 /// The names of the API's top-level messages.

@@ -4,9 +4,11 @@ mod adapter;
 mod bot;
 mod child;
 mod facts;
+mod latency;
 mod load;
 mod message;
 mod report;
+mod target;
 mod turns;
 
 use super::connection::Connection;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use hdrhistogram::Histogram;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use turnwire_client::Client;
@@ -13,9 +12,9 @@ use turnwire_client::proto::{
     Activity, AdapterHeartbeat, AttachHello, ChannelAccount, Delivered, Outbound, Outcome, Post,
 };
 
+use super::latency::Latencies;
 use super::load::{Clock, Load};
 use super::message::Writer;
-use super::report::histogram;
 
 /// Frames that may wait for the stream beyond one post and one outcome a conversation.
 const SPARE_FRAMES: usize = 64;
@@ -31,7 +30,7 @@ pub(super) struct Adapter {
     heartbeat_interval: Duration,
     writer: Writer,
     user: ChannelAccount,
-    latencies: Histogram<u64>,
+    latencies: Latencies,
 }
 
 /// Attaches.
@@ -56,14 +55,14 @@ pub(super) async fn open(client: &Client, load: &Load, stream: usize) -> anyhow:
         heartbeat_interval: super::heartbeat(welcome.heartbeat_interval),
         writer: Writer::new(load.level.size),
         user: ChannelAccount::with_id("user"),
-        latencies: histogram()?,
+        latencies: Latencies::new()?,
     })
 }
 
 impl Adapter {
     /// Begins every conversation that is this stream's, and goes on until all of them are over.
-    /// Returns how long the measured turns took, in nanoseconds.
-    pub(super) async fn run(mut self, clock: Clock) -> anyhow::Result<Histogram<u64>> {
+    /// Returns how long the measured turns took.
+    pub(super) async fn run(mut self, clock: Clock) -> anyhow::Result<Latencies> {
         let level = self.load.level.clone();
         for conversation in (self.stream..level.conversations).step_by(level.streams) {
             self.post(conversation).await?;
@@ -125,9 +124,7 @@ impl Adapter {
         let (turn, posted) = self.load.current_turn(conversation);
         self.check(&activity, conversation, turn)?;
         if (clock.begin..clock.end).contains(&now) {
-            let latency = now.duration_since(posted).as_nanos();
-            self.latencies
-                .saturating_record(u64::try_from(latency).unwrap_or(u64::MAX));
+            self.latencies.record(now.duration_since(posted));
         }
         if now < clock.end {
             self.post(conversation).await

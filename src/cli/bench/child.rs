@@ -1,6 +1,6 @@
 //! A gateway of the measurement's own: the same program, as a child.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{ChildStdout, Command};
 
+use super::facts;
 use crate::cli::scratch::Scratch;
 
 /// The channel and the bot of [`CONFIG`].
@@ -30,47 +31,51 @@ bot = "bench"
 /// What `serve` prints before the address it listens on.
 const LISTENING: &str = "listening on ";
 
-/// How long a gateway may take to open an empty store and listen.
+/// How long a gateway may take to open its store and listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a benchmark wants different from the usual.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Options {
+    /// Lines of the configuration's table `[limits]`.
+    pub(super) limits: String,
+}
 
 pub(super) struct Child {
     // Before the folder, so that it is killed before its data is removed.
+    process: Process,
+    scratch: Scratch,
+}
+
+/// A gateway that listens.
+struct Process {
     process: tokio::process::Child,
     gateway: String,
-    scratch: Scratch,
 }
 
 impl Child {
     /// Starts a gateway with an empty store in a fresh folder of `parent`.
-    pub(super) async fn start(parent: Option<&Path>) -> anyhow::Result<Self> {
+    pub(super) async fn start(parent: Option<&Path>, options: &Options) -> anyhow::Result<Self> {
         let scratch = Scratch::new(parent, "bench")?;
-        let config = scratch.path().join("turnwire.toml");
-        std::fs::write(&config, CONFIG).context("cannot write the gateway's configuration")?;
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut process = Command::new(program)
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(scratch.path().join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start a gateway")?;
-        let stdout = process.stdout.take().context("the gateway has no stdout")?;
-        let gateway = tokio::time::timeout(START_TIMEOUT, address(stdout))
-            .await
-            .context("the gateway did not listen in time")??;
+        std::fs::write(config_file(&scratch), config(options))
+            .context("cannot write the gateway's configuration")?;
         Ok(Self {
-            process,
-            gateway,
+            process: spawn(&scratch).await?,
             scratch,
         })
     }
 
+    /// Starts it again on the data that it has. It listens elsewhere afterwards.
+    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
+    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
+        self.kill().await?;
+        self.process = spawn(&self.scratch).await?;
+        Ok(())
+    }
+
+    /// Where it listens.
     pub(super) fn gateway(&self) -> &str {
-        &self.gateway
+        &self.process.gateway
     }
 
     /// The folder its data is in.
@@ -78,13 +83,67 @@ impl Child {
         self.scratch.path()
     }
 
-    /// Kills it: there is nothing that it should keep.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.process.try_wait()? {
+    /// Its process; `None` once it has ended.
+    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.process.id()
+    }
+
+    /// What it has in memory, if the system says it: resident, file pages included.
+    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        facts::member(&status, "VmRSS").and_then(facts::kilobytes)
+    }
+
+    /// Kills it, as a crash would; its data stays. Does nothing when it was killed before.
+    ///
+    /// # Errors
+    ///
+    /// It has ended by itself, which no benchmark may take for a success.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        let process = &mut self.process.process;
+        if process.id().is_none() {
+            return Ok(());
+        }
+        if let Some(status) = process.try_wait()? {
             bail!("the gateway has stopped by itself: {status}");
         }
-        self.process.kill().await.context("cannot stop the gateway")
+        process.kill().await.context("cannot stop the gateway")
     }
+
+    /// Kills it: there is nothing that it should keep.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.kill().await
+    }
+}
+
+fn config_file(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("turnwire.toml")
+}
+
+fn config(options: &Options) -> String {
+    format!("{CONFIG}\n[limits]\n{}\n", options.limits)
+}
+
+async fn spawn(scratch: &Scratch) -> anyhow::Result<Process> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut process = Command::new(program)
+        .arg("serve")
+        .arg("--config")
+        .arg(config_file(scratch))
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(scratch.path().join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start a gateway")?;
+    let stdout = process.stdout.take().context("the gateway has no stdout")?;
+    let gateway = tokio::time::timeout(START_TIMEOUT, address(stdout))
+        .await
+        .context("the gateway did not listen in time")??;
+    Ok(Process { process, gateway })
 }
 
 /// Reads up to the line with the address; the rest is read and dropped, so that the gateway never
@@ -108,7 +167,12 @@ mod tests {
 
     #[test]
     fn the_configuration_is_one_whose_adapter_gets_the_answers() -> anyhow::Result<()> {
-        let config = Config::parse(CONFIG, "bench", &|_| None, &Overrides::default())?;
+        let options = Options {
+            limits: "sessions = 7".to_owned(),
+        };
+        let text = config(&options);
+        let config = Config::parse(&text, "bench", &|_| None, &Overrides::default())?;
+        assert_eq!(config.limits.sessions, 7);
         assert_eq!(config.bots[0].id.as_str(), BOT);
         assert_eq!(config.channels[0].id.as_str(), CHANNEL);
         assert_eq!(config.channels[0].outbound, Outbound::Queue);

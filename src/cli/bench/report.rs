@@ -1,169 +1,263 @@
-//! What was measured, added up and printed.
+//! What was measured, as a table for people or as one JSON document.
 
-use anyhow::Context;
-use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::facts::Facts;
-use super::load::Level;
 use crate::cli::escape;
 use crate::cli::output::{self, Palette};
 
-/// Longest latency told apart, in nanoseconds: a minute.
-const LONGEST: u64 = 60_000_000_000;
+/// Narrower columns than this would make numbers of different rows hard to compare.
+const NARROWEST: usize = 8;
 
-/// How the measurement was set up.
+/// A column: what people read above it, and what its member is called in JSON.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) seconds: u64,
-    pub(super) warmup: u64,
-    pub(super) size: u32,
-    pub(super) streams: u16,
-    pub(super) threads: u16,
+pub(super) struct Column {
+    title: &'static str,
+    key: &'static str,
+    /// Of numbers, when printed for people; JSON has them whole.
+    decimals: usize,
+    width: usize,
+    /// Words begin on the left, numbers end on the right.
+    is_text: bool,
 }
 
-/// Latencies in nanoseconds, to three digits.
-pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1, LONGEST, 3).context("cannot make a histogram")
-}
-
-/// The turns of all streams of a level.
-#[derive(Debug)]
-pub(super) struct Turns(Histogram<u64>);
-
-impl Turns {
-    pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self(histogram()?))
+impl Column {
+    /// For numbers, printed with so many decimals.
+    pub(super) const fn number(title: &'static str, key: &'static str, decimals: usize) -> Self {
+        Self {
+            title,
+            key,
+            decimals,
+            width: wider(title.len(), NARROWEST),
+            is_text: false,
+        }
     }
 
-    pub(super) fn add(&mut self, stream: &Histogram<u64>) -> anyhow::Result<()> {
-        self.0.add(stream).context("cannot add up the turns")
+    /// For whole numbers.
+    pub(super) const fn count(title: &'static str, key: &'static str) -> Self {
+        Self::number(title, key, 0)
     }
 
-    pub(super) fn row(&self, level: &Level) -> Row {
-        let milliseconds = |nanoseconds: u64| nanoseconds as f64 / 1e6;
-        let at = |quantile| milliseconds(self.0.value_at_quantile(quantile));
-        Row {
-            conversations: level.conversations,
-            turns: self.0.len(),
-            turns_per_second: self.0.len() as f64 / level.measured.as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: milliseconds(self.0.max()),
+    /// For words, `width` of which are in line.
+    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
+    pub(super) const fn text(title: &'static str, key: &'static str, width: usize) -> Self {
+        Self {
+            title,
+            key,
+            decimals: 0,
+            width: wider(title.len(), width),
+            is_text: true,
+        }
+    }
+
+    fn place(&self, text: &str) -> String {
+        if self.is_text {
+            format!("{text:<width$}", width = self.width)
+        } else {
+            format!("{text:>width$}", width = self.width)
         }
     }
 }
 
-/// One level. Latencies are in milliseconds.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
-    conversations: usize,
-    turns: u64,
-    turns_per_second: f64,
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
+const fn wider(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
 }
 
-impl Row {
-    fn line(&self) -> String {
-        format!(
-            "{:>13}  {:>10}  {:>9.0}  {:>9.3}  {:>9.3}  {:>9.3}  {:>9.3}",
-            self.conversations,
-            self.turns,
-            self.turns_per_second,
-            self.p50,
-            self.p99,
-            self.p999,
-            self.max
-        )
+/// What one row has in one column.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cell {
+    Number(f64),
+    Count(u64),
+    Text(String),
+    /// It has no meaning here: a dash for people, `null` in JSON.
+    Absent,
+}
+
+impl Cell {
+    fn text(&self, decimals: usize) -> String {
+        match self {
+            Self::Number(number) if number.is_finite() => format!("{number:.decimals$}"),
+            Self::Count(count) => count.to_string(),
+            Self::Text(text) => escape::line(text).into_owned(),
+            Self::Number(_) | Self::Absent => "-".to_owned(),
+        }
     }
 
     fn json(&self) -> Value {
-        json!({
-            "conversations": self.conversations,
-            "turns": self.turns,
-            "turnsPerSecond": self.turns_per_second,
-            "p50Ms": self.p50,
-            "p99Ms": self.p99,
-            "p999Ms": self.p999,
-            "maxMs": self.max,
+        match self {
+            // JSON has no infinity: those become `null`.
+            Self::Number(number) => json!(number),
+            Self::Count(count) => json!(count),
+            Self::Text(text) => json!(text),
+            Self::Absent => Value::Null,
+        }
+    }
+}
+
+impl From<f64> for Cell {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<usize> for Cell {
+    fn from(count: usize) -> Self {
+        Self::Count(count as u64)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(cell: Option<T>) -> Self {
+        cell.map_or(Self::Absent, Into::into)
+    }
+}
+
+/// A benchmark's results, told row by row as they come, or at the end as one document.
+#[derive(Debug)]
+pub(super) struct Table {
+    columns: &'static [Column],
+    json: bool,
+    document: Map<String, Value>,
+    rows: Vec<Value>,
+    notes: Vec<Value>,
+}
+
+impl Table {
+    /// Prints the facts and the headings, unless all is for one document. Either way a person is
+    /// warned when the numbers will mean little.
+    pub(super) fn begin(
+        benchmark: &'static str,
+        facts: &Facts,
+        columns: &'static [Column],
+        json: bool,
+    ) -> anyhow::Result<Self> {
+        for warning in facts.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        if !json {
+            let palette = Palette::of_stdout();
+            for line in facts.lines() {
+                output::line(&palette.dim(&escape::line(&line)))?;
+            }
+            output::line(&palette.bold(&headings(columns)))?;
+        }
+        let mut document = Map::new();
+        document.insert("benchmark".to_owned(), benchmark.into());
+        document.insert("facts".to_owned(), facts.machine_json());
+        document.insert("settings".to_owned(), facts.settings_json());
+        Ok(Self {
+            columns,
+            json,
+            document,
+            rows: Vec::new(),
+            notes: Vec::new(),
         })
     }
-}
 
-/// Prints the facts and the headings.
-pub(super) fn head(facts: &Facts) -> anyhow::Result<()> {
-    let palette = Palette::of_stdout();
-    output::line(&palette.dim(&escape::line(&facts.line())))?;
-    if facts.is_debug() {
-        eprintln!("warning: this is a debug build, many times slower than a release build");
+    /// Adds a row, a cell for each column.
+    pub(super) fn row(&mut self, cells: &[Cell]) -> anyhow::Result<()> {
+        debug_assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
+        if self.json {
+            self.rows.push(members(self.columns, cells));
+            return Ok(());
+        }
+        output::line(&line(self.columns, cells))
     }
-    if facts.in_memory {
-        eprintln!(
-            "warning: the data is in memory, where a sync costs nothing; give a disk with `--data`"
-        );
+
+    /// Adds a remark on the row before it.
+    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
+    pub(super) fn note(&mut self, note: &str) -> anyhow::Result<()> {
+        if self.json {
+            self.notes.push(note.into());
+            return Ok(());
+        }
+        output::line(&Palette::of_stdout().dim(&escape::line(note)))
     }
-    output::line(&palette.bold(&format!(
-        "{:>13}  {:>10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
-        "conversations", "turns", "turns/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"
-    )))
+
+    /// Prints the document, if it is one.
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        self.document.insert("rows".to_owned(), self.rows.into());
+        self.document.insert("notes".to_owned(), self.notes.into());
+        output::json(&Value::Object(self.document))
+    }
 }
 
-/// Prints a level.
-pub(super) fn row(row: &Row) -> anyhow::Result<()> {
-    output::line(&row.line())
+fn headings(columns: &[Column]) -> String {
+    let titles = columns.iter().map(|column| column.place(column.title));
+    titles.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-/// Prints everything as one document.
-pub(super) fn json(facts: &Facts, rows: &[Row]) -> anyhow::Result<()> {
-    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    output::json(&json!({ "benchmark": "turns", "facts": facts.json(), "levels": rows }))
+fn line(columns: &[Column], cells: &[Cell]) -> String {
+    let cells = columns
+        .iter()
+        .zip(cells)
+        .map(|(column, cell)| column.place(&cell.text(column.decimals)));
+    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+}
+
+fn members(columns: &[Column], cells: &[Cell]) -> Value {
+    let members = columns.iter().zip(cells);
+    Value::Object(
+        members
+            .map(|(column, cell)| (column.key.to_owned(), cell.json()))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    const COLUMNS: &[Column] = &[
+        Column::text("what", "what", 6),
+        Column::count("n", "n"),
+        Column::number("p50 ms", "p50Ms", 3),
+        Column::number("share", "share", 0),
+    ];
 
     #[test]
-    fn streams_add_up_and_rates_are_by_the_second() -> anyhow::Result<()> {
-        let mut turns = Turns::new()?;
-        for latency in [1_000_000, 3_000_000] {
-            let mut stream = histogram()?;
-            stream.record_n(latency, 500)?;
-            turns.add(&stream)?;
-        }
-        let row = turns.row(&Level {
-            conversations: 2,
-            streams: 2,
-            size: 450,
-            warmup: Duration::ZERO,
-            measured: Duration::from_secs(4),
-            channel: String::new(),
-            bot: String::new(),
-        });
-        assert_eq!(row.turns, 1_000);
-        assert!((row.turns_per_second - 250.0).abs() < f64::EPSILON);
-        assert!((row.p50 - 1.0).abs() < 0.01, "{row:?}");
-        assert!((row.p99 - 3.0).abs() < 0.01, "{row:?}");
-        Ok(())
+    fn cells_stand_below_their_headings() {
+        assert_eq!(headings(COLUMNS), "what           n    p50 ms     share");
+        let row = [
+            "us".into(),
+            Cell::Count(7),
+            Cell::Number(0.12345),
+            Cell::Absent,
+        ];
+        assert_eq!(line(COLUMNS, &row), "us             7     0.123         -");
     }
 
     #[test]
-    fn a_level_without_turns_has_a_row() -> anyhow::Result<()> {
-        let row = Turns::new()?.row(&Level {
-            conversations: 1,
-            streams: 1,
-            size: 450,
-            warmup: Duration::ZERO,
-            measured: Duration::from_secs(1),
-            channel: String::new(),
-            bot: String::new(),
-        });
-        assert_eq!((row.turns, row.p50), (0, 0.0));
-        Ok(())
+    fn json_has_numbers_whole_and_null_for_what_has_no_meaning() {
+        let row = [
+            "us".into(),
+            7_u64.into(),
+            0.12345.into(),
+            Cell::Number(f64::INFINITY),
+        ];
+        assert_eq!(
+            members(COLUMNS, &row),
+            json!({ "what": "us", "n": 7, "p50Ms": 0.12345, "share": null })
+        );
+    }
+
+    #[test]
+    fn words_from_outside_do_not_command_the_terminal() {
+        assert_eq!(Cell::from("a\u{1b}[2J").text(0), "a\\u{1b}[2J");
     }
 }

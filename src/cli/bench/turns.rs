@@ -6,17 +6,16 @@
 //! and hands the answer to the adapter, which says Delivered and posts the conversation's next
 //! message. Every answer is checked against its question.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use turnwire_client::{Client, ClientOptions};
 
-use super::child::Child;
 use super::facts::Facts;
+use super::latency::Latencies;
 use super::load::{Level, Load};
-use super::report;
-use super::{adapter, bot};
+use super::report::{Column, Table};
+use super::target::{self, Target};
+use super::{adapter, bot, child};
 use crate::cli::connection::Connection;
 
 /// How long the answers may take that are awaited when a level ends, before they are called lost.
@@ -45,43 +44,36 @@ pub(super) struct Args {
     /// Streams of the adapter, and as many of the bot, each with a connection of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     streams: u16,
-    /// Threads of the load generator, which shares the machine with a gateway of its own
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    threads: u16,
-    /// Where the gateway of its own keeps its data [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR", conflicts_with = "gateway")]
-    data: Option<PathBuf>,
-    /// The channel, of kind `grpc` and with queued outbound, of the gateway named by --gateway
-    #[arg(long, default_value = super::child::CHANNEL)]
-    channel: String,
-    /// The bot that the channel is routed to
-    #[arg(long, default_value = super::child::BOT)]
-    bot: String,
+    #[command(flatten)]
+    target: target::Flags,
 }
+
+/// Latencies are in milliseconds.
+const COLUMNS: &[Column] = &[
+    Column::count("conversations", "conversations"),
+    Column::count("turns", "turns"),
+    Column::number("turns/s", "turnsPerSecond", 0),
+    Column::number("p50 ms", "p50Ms", 3),
+    Column::number("p99 ms", "p99Ms", 3),
+    Column::number("p99.9 ms", "p999Ms", 3),
+    Column::number("max ms", "maxMs", 3),
+];
 
 impl Args {
     pub(super) fn threads(&self) -> usize {
-        self.threads.into()
+        self.target.threads.into()
     }
 }
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
-    let (gateway, options, child) = match &connection.gateway {
-        Some(gateway) => (gateway.clone(), connection.options(), None),
-        None => {
-            let child = Child::start(args.data.as_deref()).await?;
-            (
-                child.gateway().to_owned(),
-                ClientOptions::default(),
-                Some(child),
-            )
-        }
-    };
-    let facts = Facts::gather(&args, child.as_ref().map(Child::data));
-    let mut rows = Vec::new();
-    if !json {
-        report::head(&facts)?;
-    }
+    let target = Target::open(&args.target, connection, &child::Options::default()).await?;
+    let facts = Facts::gather(target.data())
+        .setting("bytes", args.size)
+        .setting("seconds", args.seconds)
+        .setting("warmupSeconds", args.warmup)
+        .setting("streams", args.streams)
+        .setting("threads", args.target.threads);
+    let mut table = Table::begin("turns", &facts, COLUMNS, json)?;
     for conversations in &args.conversations {
         let load = Load::new(Level {
             conversations: *conversations as usize,
@@ -89,50 +81,34 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
             size: args.size as usize,
             warmup: Duration::from_secs(args.warmup),
             measured: Duration::from_secs(args.seconds),
-            channel: args.channel.clone(),
-            bot: args.bot.clone(),
+            channel: args.target.channel.clone(),
+            bot: args.target.bot.clone(),
         });
-        let row = measure(&load, &gateway, &options)
+        let latencies = measure(&load, &target)
             .await
             .with_context(|| format!("with {conversations} conversations"))?;
-        if !json {
-            report::row(&row)?;
-        }
-        rows.push(row);
+        table.row(&[
+            load.level.conversations.into(),
+            latencies.count().into(),
+            latencies.per_second(load.level.measured).into(),
+            latencies.quantile_ms(0.5).into(),
+            latencies.quantile_ms(0.99).into(),
+            latencies.quantile_ms(0.999).into(),
+            latencies.max_ms().into(),
+        ])?;
     }
-    if json {
-        report::json(&facts, &rows)?;
-    }
-    if let Some(child) = child {
-        child.stop().await?;
-    }
-    Ok(())
-}
-
-impl From<&Args> for report::Settings {
-    fn from(args: &Args) -> Self {
-        Self {
-            seconds: args.seconds,
-            warmup: args.warmup,
-            size: args.size,
-            streams: args.streams,
-            threads: args.threads,
-        }
-    }
+    table.end()?;
+    target.close().await
 }
 
 /// Runs one level: all streams open first, then the clock starts.
-async fn measure(
-    load: &Load,
-    gateway: &str,
-    options: &ClientOptions,
-) -> anyhow::Result<report::Row> {
+async fn measure(load: &Load, target: &Target) -> anyhow::Result<Latencies> {
     let mut bots = tokio::task::JoinSet::new();
     let mut streams = Vec::new();
     for stream in 0..load.level.streams {
-        let client = Client::connect(gateway, options.clone()).await?;
+        let client = target.connect().await?;
         bots.spawn(bot::open(&client, load, stream).await?.run());
-        let client = Client::connect(gateway, options.clone()).await?;
+        let client = target.connect().await?;
         streams.push(adapter::open(&client, load, stream).await?);
     }
     let clock = load.start();
@@ -141,7 +117,7 @@ async fn measure(
         adapters.spawn(adapter.run(clock));
     }
     let all = async {
-        let mut turns = report::Turns::new()?;
+        let mut turns = Latencies::new()?;
         loop {
             tokio::select! {
                 // A bot ends only when something is wrong.
@@ -154,13 +130,12 @@ async fn measure(
         }
     };
     let patience = load.level.warmup + load.level.measured + STRAGGLERS;
-    let turns = match tokio::time::timeout(patience, all).await {
-        Ok(turns) => turns?,
+    match tokio::time::timeout(patience, all).await {
+        Ok(turns) => turns,
         Err(_) => anyhow::bail!(
             "{} of {} conversations were never answered",
             load.unfinished(),
             load.level.conversations
         ),
-    };
-    Ok(turns.row(&load.level))
+    }
 }
