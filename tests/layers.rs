@@ -70,6 +70,8 @@ const FENCES: [Fence; 5] = [
             "activity/validate.rs",
             // Credit is counted in encoded bytes.
             "cli/bench/bot.rs",
+            "cli/bench/failover/bot_process.rs",
+            "cli/bench/taker.rs",
             "engine/conversation.rs",
             "engine/read.rs",
             "engine/shard/append.rs",

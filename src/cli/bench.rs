@@ -1,13 +1,24 @@
 //! `turnwire bench`: measures a gateway.
 
 mod adapter;
+mod backlog;
 mod bot;
 mod child;
+mod disk;
 mod facts;
+mod failover;
+mod fanout;
+mod grow;
+mod idle;
 mod latency;
 mod load;
 mod message;
+mod names;
+mod poster;
+mod ready;
+mod reopen;
 mod report;
+mod taker;
 mod target;
 mod turns;
 
@@ -23,6 +34,21 @@ pub(super) struct Args {
 enum What {
     /// Durable turns: a message is stored, delivered, answered, the answer stored and received
     Turns(turns::Args),
+    /// Fan-out: one conversation, and many who watch it
+    Fanout(fanout::Args),
+    /// The memory of attached bots that have nothing to do
+    Idle(idle::Args),
+    /// A backlog: what waits for a bot that is away, and how fast it takes it
+    Backlog(backlog::Args),
+    /// Growth: turns as the log grows, beside a gateway whose log is empty
+    Grow(grow::Args),
+    /// Starting again: time to be ready with many conversations in the store
+    Reopen(reopen::Args),
+    /// A bot's process dies: the longest silence in its conversations
+    Failover(failover::Args),
+    /// A bot of `failover`
+    #[command(hide = true)]
+    BotProcess(failover::bot_process::Args),
 }
 
 impl Args {
@@ -30,6 +56,13 @@ impl Args {
     pub(super) fn threads(&self) -> usize {
         match &self.what {
             What::Turns(args) => args.threads(),
+            What::Fanout(args) => args.threads(),
+            What::Idle(args) => args.threads(),
+            What::Backlog(args) => args.threads(),
+            What::Grow(args) => args.threads(),
+            What::Reopen(args) => args.threads(),
+            What::Failover(args) => args.threads(),
+            What::BotProcess(_) => 1,
         }
     }
 }
@@ -37,6 +70,13 @@ impl Args {
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     match args.what {
         What::Turns(args) => turns::run(args, connection, json).await,
+        What::Fanout(args) => fanout::run(args, connection, json).await,
+        What::Idle(args) => idle::run(args, connection, json).await,
+        What::Backlog(args) => backlog::run(args, connection, json).await,
+        What::Grow(args) => grow::run(args, connection, json).await,
+        What::Reopen(args) => reopen::run(args, connection, json).await,
+        What::Failover(args) => failover::run(args, connection, json).await,
+        What::BotProcess(args) => failover::bot_process::run(args, connection).await,
     }
 }
 

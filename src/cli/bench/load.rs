@@ -88,6 +88,14 @@ impl Load {
         (turn.number, turn.posted)
     }
 
+    /// Turns that were begun so far.
+    pub(super) fn turns(&self) -> u64 {
+        let conversations = 0..self.level.conversations;
+        conversations
+            .map(|conversation| self.current_turn(conversation).0)
+            .sum()
+    }
+
     /// Counts a conversation as over; the last one ends the level.
     pub(super) fn finish(&self) {
         if self.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {

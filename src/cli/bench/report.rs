@@ -177,7 +177,6 @@ impl Table {
     }
 
     /// Adds a remark on the row before it.
-    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
     pub(super) fn note(&mut self, note: &str) -> anyhow::Result<()> {
         if self.json {
             self.notes.push(note.into());

@@ -102,7 +102,7 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
 }
 
 /// Runs one level: all streams open first, then the clock starts.
-async fn measure(load: &Load, target: &Target) -> anyhow::Result<Latencies> {
+pub(super) async fn measure(load: &Load, target: &Target) -> anyhow::Result<Latencies> {
     let mut bots = tokio::task::JoinSet::new();
     let mut streams = Vec::new();
     for stream in 0..load.level.streams {
