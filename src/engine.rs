@@ -194,7 +194,7 @@ impl Engine {
     pub async fn post(
         &self,
         channel: &ChannelId,
-        activity: v1::Activity,
+        activity: Box<v1::Activity>,
     ) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
         self.append_post(channel, activity, Reply::Caller(reply))
@@ -216,10 +216,10 @@ impl Engine {
         bot: Option<BotId>,
         reference: Option<Box<v1::ConversationReference>>,
         key: Option<String>,
-        activity: v1::Activity,
+        mut activity: Box<v1::Activity>,
     ) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
-        let draft = activity::outbound(activity, self.limits())?;
+        let draft = activity::outbound(&mut activity, self.limits())?;
         let from = Origin::Backend { bot, reference };
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
@@ -474,13 +474,13 @@ impl Engine {
     async fn append_post(
         &self,
         channel: &ChannelId,
-        activity: v1::Activity,
+        mut activity: Box<v1::Activity>,
         reply: Reply,
     ) -> Result<(), Error> {
         if !self.inner.shared.settings.channels.contains_key(channel) {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
-        let draft = activity::inbound(activity, self.limits())?;
+        let draft = activity::inbound(&mut activity, self.limits())?;
         let id = draft
             .conversation
             .as_ref()

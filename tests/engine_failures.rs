@@ -202,14 +202,16 @@ impl Gateway {
 
     async fn post(&self, key: &ConversationKey, id: &str) -> Result<Appended, Error> {
         let activity = question(key, id);
-        self.engine.post(&ChannelId::from(CHANNEL), activity).await
+        self.engine
+            .post(&ChannelId::from(CHANNEL), activity.into())
+            .await
     }
 
     async fn send(&self, key: &ConversationKey, text: &str) -> Result<Appended, Error> {
         let bot = Some(BotId::from(BOT));
         let request = Some(text.to_owned());
         self.engine
-            .send_activity(key.clone(), bot, None, request, message(text))
+            .send_activity(key.clone(), bot, None, request, message(text).into())
             .await
     }
 
@@ -322,16 +324,22 @@ async fn a_frame_whose_write_failed_is_refused_by_its_own_name() {
         let delivery = the_delivery(&mut events).id;
 
         gateway.fail_next(1, how);
-        bot.send(2, "key".to_owned(), Some(key.clone()), None, message("hi"))
-            .await
-            .unwrap();
+        bot.send(
+            2,
+            "key".to_owned(),
+            Some(key.clone()),
+            None,
+            message("hi").into(),
+        )
+        .await
+        .unwrap();
         gateway.settle().await;
         let refused = the_failure(&mut events);
         assert_eq!((refused.frame, &*refused.client_id), (2, "key"));
 
         gateway.fail_next(1, how);
         adapter
-            .post(3, "post".to_owned(), question(&key, "b"))
+            .post(3, "post".to_owned(), question(&key, "b").into())
             .await
             .unwrap();
         gateway.settle().await;
@@ -783,7 +791,7 @@ impl World {
             book.posts.insert(id.clone(), None);
             let post_id = format!("{}|{id}", key.conversation);
             adapter
-                .post(frame, post_id, question(&key, &id))
+                .post(frame, post_id, question(&key, &id).into())
                 .await
                 .expect("the engine runs");
         }
@@ -846,7 +854,7 @@ impl World {
             7 => {
                 let text = format!("sent {} {sequence}", delivery.conversation.conversation);
                 book.sends.entry(text.clone()).or_default();
-                link.send(frame, text.clone(), None, Some(id), message(text))
+                link.send(frame, text.clone(), None, Some(id), message(text).into())
                     .await
             }
             8 => {

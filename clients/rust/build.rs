@@ -12,13 +12,29 @@ const PROTOS: [&str; 5] = [
     "turnwire/v1/conversation_service.proto",
 ];
 
+/// Activities in frames and requests. An activity has some sixty fields and is moved with whatever
+/// holds it: through queues, futures and results. A box is moved by its address.
+const BOXED: [&str; 7] = [
+    "Send.activity",
+    "Delivery.activity",
+    "Post.activity",
+    "PostActivityRequest.activity",
+    "Outbound.activity",
+    "SendActivityRequest.activity",
+    "LogEntry.activity",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("../../proto");
     for proto in PROTOS {
         println!("cargo::rerun-if-changed={}", root.join(proto).display());
     }
     let files = protox::compile(PROTOS, [root])?;
-    tonic_prost_build::configure()
+    let mut config = tonic_prost_build::configure();
+    for field in BOXED {
+        config = config.boxed(format!(".turnwire.v1.{field}"));
+    }
+    config
         // The tests play the gateway; users get the client's half only.
         .server_mod_attribute(".", "#[cfg(test)]")
         .bytes(".turnwire.v1")

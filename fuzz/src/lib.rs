@@ -39,18 +39,23 @@ pub fn stream_frame(bytes: &[u8]) {
 
     let request = SubscribeRequest::decode(bytes);
     match request.ok().and_then(|request| request.frame) {
-        Some(FromBot::Send(send)) => send.activity.into_iter().for_each(draft),
+        Some(FromBot::Send(send)) => send
+            .activity
+            .into_iter()
+            .for_each(|activity| draft(*activity)),
         Some(FromBot::Commit(commit)) => commit.activities.into_iter().for_each(draft),
         _ => {}
     }
     let request = AttachRequest::decode(bytes);
     if let Some(FromAdapter::Post(post)) = request.ok().and_then(|request| request.frame) {
-        post.activity.into_iter().for_each(draft);
+        post.activity
+            .into_iter()
+            .for_each(|activity| draft(*activity));
     }
 }
 
 /// Drafts the activity both ways. What passes can be finished, decoded, and told in JSON.
-fn draft(activity: Activity) {
+fn draft(mut activity: Activity) {
     let conversation = ConversationAccount::default();
     let stamp = Stamp {
         id: "a1",
@@ -65,8 +70,8 @@ fn draft(activity: Activity) {
     };
     let limits = Limits::default();
     for draft in [
-        activity::inbound(activity.clone(), &limits),
-        activity::outbound(activity, &limits),
+        activity::inbound(&mut activity.clone(), &limits),
+        activity::outbound(&mut activity, &limits),
     ] {
         let Ok(draft) = draft else { continue };
         let stored = draft.finish(&stamp);

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::take;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -97,11 +98,13 @@ pub struct Stamp<'a> {
 /// `from` and `conversation` stay as posted, `id`, `timestamp` and `serviceUrl` if given; `channelId`
 /// and `recipient` are the gateway's, and `callerId` is never carried.
 ///
+/// What is left in `activity` is of no use; it is borrowed because it is too large to be moved.
+///
 /// # Errors
 ///
 /// The activity breaks a rule or exceeds a limit; see [`validate::inbound`].
-pub fn inbound(mut activity: Activity, limits: &Limits) -> Result<Draft, Error> {
-    validate::inbound(&activity, limits)?;
+pub fn inbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error> {
+    validate::inbound(activity, limits)?;
     let cleared = Activity {
         caller_id: activity.caller_id.take(),
         channel_id: activity.channel_id.take(),
@@ -109,15 +112,15 @@ pub fn inbound(mut activity: Activity, limits: &Limits) -> Result<Draft, Error> 
         unknown_members: take_stamped(&mut activity.unknown_members),
         ..Activity::default()
     };
-    let mut draft = Draft::new(&activity, &cleared);
+    let mut draft = Draft::new(activity, &cleared);
     if draft.kind == Kind::ConversationUpdate {
-        draft.members_added = activity.members_added;
-        draft.members_removed = activity.members_removed;
+        draft.members_added = take(&mut activity.members_added);
+        draft.members_removed = take(&mut activity.members_removed);
     }
-    draft.id = activity.id;
-    draft.from = activity.from;
-    draft.conversation = activity.conversation;
-    draft.service_url = activity.service_url.filter(|url| !url.is_empty());
+    draft.id = activity.id.take();
+    draft.from = activity.from.take();
+    draft.conversation = activity.conversation.take();
+    draft.service_url = activity.service_url.take().filter(|url| !url.is_empty());
     draft.has_timestamp = activity.timestamp.is_some();
     Ok(draft)
 }
@@ -125,13 +128,14 @@ pub fn inbound(mut activity: Activity, limits: &Limits) -> Result<Draft, Error> 
 /// Drafts what a bot or a backend sends. Without a type it is a `message`.
 ///
 /// `replyToId` and `locale` stay if given; `id`, `timestamp`, `serviceUrl`, `channelId`, `from`,
-/// `recipient` and `conversation` are the gateway's, and `callerId` is never carried.
+/// `recipient` and `conversation` are the gateway's, and `callerId` is never carried. Borrows as
+/// [`inbound`] does.
 ///
 /// # Errors
 ///
 /// The activity breaks a rule or exceeds a limit; see [`validate::outbound`].
-pub fn outbound(mut activity: Activity, limits: &Limits) -> Result<Draft, Error> {
-    validate::outbound(&activity, limits)?;
+pub fn outbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error> {
+    validate::outbound(activity, limits)?;
     let cleared = Activity {
         id: activity.id.take(),
         timestamp: activity.timestamp.take(),
@@ -146,7 +150,7 @@ pub fn outbound(mut activity: Activity, limits: &Limits) -> Result<Draft, Error>
     };
     let kind = &mut activity.r#type;
     kind.get_or_insert_with(|| Kind::Message.as_str().to_owned());
-    Ok(Draft::new(&activity, &cleared))
+    Ok(Draft::new(activity, &cleared))
 }
 
 impl Draft {

@@ -30,7 +30,7 @@ pub(super) fn entry(conversation: &str, entry: &LogEntry) -> Value {
         "appendTime": entry.append_time.as_ref().map(show::time),
         "author": author,
         "botId": entry.bot_id,
-        "activity": entry.activity.as_ref().map(encode),
+        "activity": entry.activity.as_deref().map(encode),
     })
 }
 

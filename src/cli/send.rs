@@ -51,7 +51,7 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         request_id: args.request_id.unwrap_or_default(),
         target: Some(conversation.clone().into()),
         bot_id: args.bot.unwrap_or_default(),
-        activity: Some(activity),
+        activity: Some(activity.into()),
     };
     let sent = conversations.send_request(request).await?;
     let conversation = address::text(&conversation);

@@ -156,9 +156,9 @@ impl Link {
         client_id: String,
         conversation: Option<ConversationKey>,
         cites: Option<DeliveryId>,
-        activity: v1::Activity,
+        mut activity: Box<v1::Activity>,
     ) -> Result<(), Error> {
-        let draft = activity::outbound(activity, self.engine.limits())?;
+        let draft = activity::outbound(&mut activity, self.engine.limits())?;
         let session = Arc::clone(&self.session);
         let from = From::Bot {
             session: Arc::clone(&session),
@@ -200,11 +200,11 @@ impl Link {
         &self,
         frame: u64,
         delivery: DeliveryId,
-        activities: Vec<v1::Activity>,
+        mut activities: Vec<v1::Activity>,
     ) -> Result<(), Error> {
         let limits = self.engine.limits();
         let drafts = activities
-            .into_iter()
+            .iter_mut()
             .map(|activity| activity::outbound(activity, limits));
         let drafts = drafts.collect::<Result<Vec<_>, _>>()?;
         let commit = Commit {
@@ -228,7 +228,7 @@ impl Link {
         &self,
         frame: u64,
         post_id: String,
-        activity: v1::Activity,
+        activity: Box<v1::Activity>,
     ) -> Result<(), Error> {
         let Subscriber::Egress(channel) = &self.session.subscriber else {
             unreachable!("only the streams of channels post");

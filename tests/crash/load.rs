@@ -292,7 +292,7 @@ impl Shared {
             request_id: text.to_owned(),
             target: Some(self.ledger.name(number).into()),
             bot_id: BOT.to_owned(),
-            activity: Some(Activity::message(text)),
+            activity: Some(Activity::message(text).into()),
         };
         match life.client.conversations().send_request(request).await {
             Ok(sent) => {
@@ -465,7 +465,7 @@ impl Shared {
             self.ledger.begin_send(number, &text);
             let send = Send {
                 client_id: text.clone(),
-                activity: Some(Activity::message(text)),
+                activity: Some(Activity::message(text).into()),
                 delivery_id,
                 ..Send::default()
             };

@@ -44,7 +44,7 @@ async fn send(wire: &Wire, channel: &str, conversation: &str, bot: &str) -> Resu
     let request = v1::SendActivityRequest {
         target: Some(Target::Conversation(name(channel, conversation))),
         bot_id: bot.to_owned(),
-        activity: Some(message("hello")),
+        activity: Some(message("hello").into()),
         request_id: String::new(),
     };
     let sent = within("a send", wire.conversations().send_activity(request)).await;
@@ -186,7 +186,7 @@ async fn a_bot_sends_only_to_its_own_conversations() {
     bot.write_send(v1::Send {
         client_id: "k".to_owned(),
         conversation: Some(name("web", "c1")),
-        activity: Some(message("hello")),
+        activity: Some(message("hello").into()),
         delivery_id: 0,
     });
     bot.expect_error("CONVERSATION_UNKNOWN").await;

@@ -135,7 +135,7 @@ async fn a_malformed_activity_is_refused_wherever_it_comes_in() {
             target: Some(v1::send_activity_request::Target::Conversation(name(
                 "web", "c1",
             ))),
-            activity: Some(activity.clone()),
+            activity: Some(activity.clone().into()),
             ..Default::default()
         };
         let sent = within(
@@ -148,7 +148,7 @@ async fn a_malformed_activity_is_refused_wherever_it_comes_in() {
         bot.write_send(v1::Send {
             client_id: "k".to_owned(),
             conversation: Some(name("web", "c1")),
-            activity: Some(activity.clone()),
+            activity: Some(activity.clone().into()),
             delivery_id: 0,
         });
         assert_eq!(
@@ -157,7 +157,7 @@ async fn a_malformed_activity_is_refused_wherever_it_comes_in() {
         );
         adapter.write(v1::attach_request::Frame::Post(v1::Post {
             post_id: "p".to_owned(),
-            activity: Some(gateway.user("c1").activity(activity)),
+            activity: Some(gateway.user("c1").activity(activity).into()),
         }));
         assert_eq!(
             adapter.expect_error("ACTIVITY_INVALID").await.metadata["field"],
@@ -185,7 +185,7 @@ async fn what_nests_too_deeply_to_be_read_is_refused_and_breaks_nothing() {
         let mut adapter = gateway.adapter("web").attach().await;
         adapter.write(v1::attach_request::Frame::Post(v1::Post {
             post_id: "p".to_owned(),
-            activity: Some(gateway.user("c1").activity(activity)),
+            activity: Some(gateway.user("c1").activity(activity).into()),
         }));
         adapter
             .expect_end(Code::InvalidArgument, "FRAME_UNREADABLE")
@@ -676,7 +676,7 @@ async fn a_full_disk_refuses_what_is_new_and_lets_work_finish() {
     bot.write_send(v1::Send {
         client_id: "k".to_owned(),
         conversation: Some(name("web", "c1")),
-        activity: Some(message("hello")),
+        activity: Some(message("hello").into()),
         delivery_id: 0,
     });
     bot.expect_error("STORE_FULL").await;

@@ -31,7 +31,7 @@ fn account(id: &str) -> v1::ChannelAccount {
 async fn says(gateway: &Gateway, conversation: &str, text: &str) {
     let request = v1::SendActivityRequest {
         target: Some(Target::Conversation(name("queue", conversation))),
-        activity: Some(message(text)),
+        activity: Some(message(text).into()),
         ..Default::default()
     };
     let mut client = gateway.wire().conversations();
@@ -309,7 +309,7 @@ async fn groups_are_refused_unless_the_channel_can() {
     let mut adapter = gateway.adapter("web").attach().await;
     adapter.write(Asked::Post(v1::Post {
         post_id: "p".to_owned(),
-        activity: Some(gateway.user("g1").activity(group.clone())),
+        activity: Some(gateway.user("g1").activity(group.clone()).into()),
     }));
     assert_eq!(
         adapter.expect_error("GROUPS_UNSUPPORTED").await.client_id,
@@ -447,7 +447,7 @@ async fn posts_over_the_stream_are_answered_by_their_names() {
     assert_eq!(adapter.expect_error("FRAME_INVALID").await.client_id, "p3");
     adapter.write(Asked::Post(v1::Post {
         post_id: "p4".to_owned(),
-        activity: Some(message("nobody, nowhere")),
+        activity: Some(message("nobody, nowhere").into()),
     }));
     let error = adapter.expect_error("ACTIVITY_INVALID").await;
     assert_eq!(

@@ -17,7 +17,7 @@ async fn send(
         request_id: String::new(),
         target,
         bot_id: bot.to_owned(),
-        activity,
+        activity: activity.map(Box::new),
     };
     let mut client = gateway.wire().conversations();
     let sent = within("a send", client.send_activity(request)).await?;
@@ -232,7 +232,7 @@ async fn a_send_never_starts_a_conversation() {
     bot.write_send(v1::Send {
         client_id: "k".to_owned(),
         conversation: Some(name("web", "nowhere")),
-        activity: Some(message("hi")),
+        activity: Some(message("hi").into()),
         delivery_id: 0,
     });
     assert_eq!(
@@ -269,7 +269,7 @@ async fn only_a_bot_that_takes_part_speaks() {
     other.write_send(v1::Send {
         client_id: "k".to_owned(),
         conversation: Some(name("web", "c1")),
-        activity: Some(message("hi")),
+        activity: Some(message("hi").into()),
         delivery_id: 0,
     });
     other.expect_error("CONVERSATION_UNKNOWN").await;
@@ -351,7 +351,7 @@ async fn a_send_that_cites_a_delivery_of_another_conversation_is_refused() {
     bot.write_send(v1::Send {
         client_id: "k".to_owned(),
         conversation: Some(name("web", "c2")),
-        activity: Some(message("misplaced")),
+        activity: Some(message("misplaced").into()),
         delivery_id: delivery.delivery_id,
     });
     let error = bot.expect_error("DELIVERY_ELSEWHERE").await;
@@ -362,7 +362,7 @@ async fn a_send_that_cites_a_delivery_of_another_conversation_is_refused() {
         .send(v1::Send {
             client_id: "k".to_owned(),
             conversation: None,
-            activity: Some(message("in place")),
+            activity: Some(message("in place").into()),
             delivery_id: delivery.delivery_id,
         })
         .await;

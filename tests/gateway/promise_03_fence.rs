@@ -12,7 +12,7 @@ async fn tries_all(zombie: &mut Bot, delivery: &v1::Delivery) {
     let nameless = v1::Send {
         client_id: format!("nameless-{}", delivery.delivery_id),
         conversation: None,
-        activity: Some(crate::harness::message("too late")),
+        activity: Some(crate::harness::message("too late").into()),
         delivery_id: delivery.delivery_id,
     };
     assert_eq!(zombie.send(nameless).await.outcome(), Stale);

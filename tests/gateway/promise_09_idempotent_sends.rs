@@ -13,7 +13,7 @@ fn send(client_id: &str, conversation: &str, text: &str) -> v1::Send {
     v1::Send {
         client_id: client_id.to_owned(),
         conversation: Some(name("web", conversation)),
-        activity: Some(message(text)),
+        activity: Some(message(text).into()),
         delivery_id: 0,
     }
 }
@@ -28,7 +28,7 @@ async fn send_unary(
         request_id: request_id.to_owned(),
         target: Some(Target::Conversation(name("web", conversation))),
         bot_id: String::new(),
-        activity: Some(message(text)),
+        activity: Some(message(text).into()),
     };
     let mut client = gateway.wire().conversations();
     let sent = within("a send", client.send_activity(request)).await?;

@@ -41,11 +41,11 @@ impl Client {
     pub async fn post_activity(
         &self,
         channel_id: impl Into<String>,
-        activity: Activity,
+        activity: impl Into<Box<Activity>>,
     ) -> Result<Posted, Error> {
         let request = PostActivityRequest {
             channel_id: channel_id.into(),
-            activity: Some(activity),
+            activity: Some(activity.into()),
         };
         let response = self.channels().post_activity(request).await;
         let response = response.map_err(|status| self.error(status))?.into_inner();

@@ -82,10 +82,14 @@ impl Conversations {
     ///
     /// As `SendActivity` lists them. It has no request id, so that trying again may send twice;
     /// [`send_request`](Self::send_request) takes one.
-    pub async fn send(&self, target: impl Into<Target>, activity: Activity) -> Result<Sent, Error> {
+    pub async fn send(
+        &self,
+        target: impl Into<Target>,
+        activity: impl Into<Box<Activity>>,
+    ) -> Result<Sent, Error> {
         self.send_request(SendActivityRequest {
             target: Some(target.into()),
-            activity: Some(activity),
+            activity: Some(activity.into()),
             ..SendActivityRequest::default()
         })
         .await

@@ -5,7 +5,7 @@ use super::*;
 use crate::activity::json;
 use crate::activity::json::generate::Generate;
 
-type Author = fn(Activity, &Limits) -> Result<Draft, Error>;
+type Author = fn(&mut Activity, &Limits) -> Result<Draft, Error>;
 
 const TIME: Timestamp = Timestamp(1_769_860_800_000);
 
@@ -14,7 +14,7 @@ fn read<M: json::Json>(document: Value) -> M {
 }
 
 fn drafted(author: Author, document: Value) -> Draft {
-    author(read(document), &Limits::default()).expect("a draft")
+    author(&mut read(document), &Limits::default()).expect("a draft")
 }
 
 fn account(id: &str) -> ChannelAccount {
@@ -303,8 +303,8 @@ fn the_same_request_has_the_same_hash_and_no_other_has() {
 
 #[test]
 fn a_broken_rule_makes_no_draft() {
-    assert!(inbound(Activity::default(), &Limits::default()).is_err());
-    assert!(outbound(read(json!({"type": "event"})), &Limits::default()).is_err());
+    assert!(inbound(&mut Activity::default(), &Limits::default()).is_err());
+    assert!(outbound(&mut read(json!({"type": "event"})), &Limits::default()).is_err());
 }
 
 #[test]
@@ -430,16 +430,16 @@ proptest! {
     ) {
         let activity = presentable(read(document));
         let limits = Limits::default();
-        let draft = inbound(activity.clone(), &limits)?;
+        let draft = inbound(&mut activity.clone(), &limits)?;
         prop_assert_eq!(finished(&draft), expected_inbound(activity.clone()));
-        let draft = outbound(activity.clone(), &limits)?;
+        let draft = outbound(&mut activity.clone(), &limits)?;
         prop_assert_eq!(finished(&draft), expected_outbound(activity));
     }
 
     #[test]
     fn no_activity_breaks_the_rules_checker(document in Activity::documents()) {
         for author in [inbound as Author, outbound] {
-            if let Ok(draft) = author(read(document.clone()), &Limits::default()) {
+            if let Ok(draft) = author(&mut read(document.clone()), &Limits::default()) {
                 finished(&draft);
             }
         }

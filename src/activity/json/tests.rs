@@ -280,7 +280,7 @@ fn nesting_is_counted_as_protobuf_counts_it() {
     let deepest = activity(json!({"value": arrays(44)}));
     let wrapped = crate::proto::v1::ListActivitiesResponse {
         entries: vec![crate::proto::v1::LogEntry {
-            activity: Some(deepest),
+            activity: Some(deepest.into()),
             ..Default::default()
         }],
         ..Default::default()

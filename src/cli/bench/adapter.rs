@@ -99,7 +99,7 @@ impl Adapter {
             .in_conversation(format!("{}{conversation}", self.load.prefix));
         let post = Post {
             post_id: id,
-            activity: Some(activity),
+            activity: Some(activity.into()),
         };
         Ok(self.sender.send(post).await?)
     }

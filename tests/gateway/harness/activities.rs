@@ -20,7 +20,7 @@ pub(crate) fn padded(text: &str, bytes: usize) -> v1::Activity {
 }
 
 /// What an activity says.
-pub(crate) fn text(activity: &Option<v1::Activity>) -> String {
+pub(crate) fn text(activity: &Option<Box<v1::Activity>>) -> String {
     let text = activity.as_ref().and_then(|activity| activity.text.clone());
     text.expect("an activity with a text")
 }

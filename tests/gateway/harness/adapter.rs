@@ -207,7 +207,7 @@ impl Adapter {
     pub(crate) async fn posts(&mut self, post_id: &str, activity: v1::Activity) -> v1::PostResult {
         self.write(Asked::Post(v1::Post {
             post_id: post_id.to_owned(),
-            activity: Some(activity),
+            activity: Some(activity.into()),
         }));
         self.next("a PostResult", |frame| match frame {
             Frame::PostResult(result) if result.post_id == post_id => Some(result.clone()),

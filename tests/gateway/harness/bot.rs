@@ -447,7 +447,7 @@ impl Bot {
         let send = v1::Send {
             client_id: format!("send-{}", self.sends),
             conversation: Some(name("web", conversation)),
-            activity: Some(message(text)),
+            activity: Some(message(text).into()),
             delivery_id: 0,
         };
         self.send(send).await
@@ -459,7 +459,7 @@ impl Bot {
         let send = v1::Send {
             client_id: format!("send-{}", self.sends),
             conversation: delivery.conversation.clone(),
-            activity: Some(message(text)),
+            activity: Some(message(text).into()),
             delivery_id: delivery.delivery_id,
         };
         self.send(send).await

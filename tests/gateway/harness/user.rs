@@ -77,7 +77,7 @@ impl User {
     ) -> Result<v1::PostActivityResponse, Status> {
         let request = v1::PostActivityRequest {
             channel_id: self.channel.clone(),
-            activity: Some(self.activity(activity)),
+            activity: Some(self.activity(activity).into()),
         };
         let mut client = self.wire.channels();
         let posted = within("a post", client.post_activity(request)).await?;

@@ -42,7 +42,7 @@ impl BotLink {
         let delivery = Delivery {
             delivery_id,
             conversation: Some(ConversationName::new("dev", delivery_id.to_string())),
-            activity: Some(Activity::message(text)),
+            activity: Some(Activity::message(text).into()),
             attempt: 1,
             ..Delivery::default()
         };

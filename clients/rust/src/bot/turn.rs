@@ -12,7 +12,7 @@ use crate::proto::{Activity, Appended, ConversationName, Delivery, NackMode, Sen
 #[derive(Debug)]
 pub struct Turn {
     delivery: Delivery,
-    activity: Activity,
+    activity: Box<Activity>,
     conversation: ConversationName,
     sends: mpsc::Sender<EarlySend>,
 }
@@ -36,7 +36,7 @@ impl Turn {
     /// Takes the activity out, for a bot that sends parts of it back.
     #[must_use]
     pub fn into_activity(self) -> Activity {
-        self.activity
+        *self.activity
     }
 
     /// The text of a message; empty for everything else.
@@ -94,13 +94,13 @@ impl Turn {
     pub async fn send(
         &self,
         client_id: impl Into<String>,
-        activity: Activity,
+        activity: impl Into<Box<Activity>>,
     ) -> Result<Appended, Error> {
         let (result, answered) = oneshot::channel();
         let send = Send {
             client_id: client_id.into(),
             conversation: None,
-            activity: Some(activity),
+            activity: Some(activity.into()),
             delivery_id: self.delivery.delivery_id,
         };
         let early = EarlySend { send, result };

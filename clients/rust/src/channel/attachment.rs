@@ -125,7 +125,7 @@ impl Attachment {
     /// [`Error::Ended`] when the attachment is over.
     pub async fn begin_post(
         &self,
-        activity: Activity,
+        activity: impl Into<Box<Activity>>,
     ) -> Result<oneshot::Receiver<Result<Posted, Error>>, Error> {
         let room = self.room.clone().acquire_owned().await;
         let room = room.map_err(|_| Error::Ended)?;
@@ -136,7 +136,7 @@ impl Attachment {
         })?;
         let post = Post {
             post_id: post_id.to_string(),
-            activity: Some(activity),
+            activity: Some(activity.into()),
         };
         if let Err(error) = self.sender.send(post).await {
             self.posts.take(post_id);

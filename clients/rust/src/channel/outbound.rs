@@ -43,7 +43,7 @@ pub struct OutboundActivity {
 impl OutboundActivity {
     /// What the bot says.
     pub fn activity(&self) -> Option<&Activity> {
-        self.outbound.activity.as_ref()
+        self.outbound.activity.as_deref()
     }
 
     /// Where to.

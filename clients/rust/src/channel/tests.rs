@@ -68,7 +68,7 @@ async fn every_post_gets_its_own_result_in_whichever_order_they_come() -> Result
     let first = attachment.begin_post(Activity::message("one")).await?;
     let second = attachment.begin_post(Activity::message("two")).await?;
     let (one, two) = (link.post().await, link.post().await);
-    assert_eq!(one.activity, Some(Activity::message("one")));
+    assert_eq!(one.activity, Some(Activity::message("one").into()));
     link.posted(two.post_id, 2).await;
     link.posted(one.post_id, 1).await;
     assert!(matches!(first.await, Ok(Ok(posted)) if posted.appended.sequence == 1));
@@ -99,7 +99,7 @@ async fn an_outbound_activity_is_answered_by_its_delivery() -> Result<(), Error>
     let (_attachment, mut outbounds, mut link) = attach(&mut stage).await;
     let outbound = Outbound {
         delivery_id: 9,
-        activity: Some(Activity::message("hi")),
+        activity: Some(Activity::message("hi").into()),
         ..Outbound::default()
     };
     link.send(GatewayFrame::Outbound(outbound)).await;
