@@ -76,7 +76,7 @@ impl Poster {
             .in_conversation(names.id(conversation));
         let post = Post {
             post_id: id,
-            activity: Some(activity),
+            activity: Some(Box::new(activity)),
         };
         self.sender.send(post).await?;
         self.unanswered += 1;

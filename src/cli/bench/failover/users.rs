@@ -144,7 +144,7 @@ impl Users {
             .in_conversation(self.names.id(conversation));
         let post = Post {
             post_id: id,
-            activity: Some(activity),
+            activity: Some(Box::new(activity)),
         };
         Ok(self.sender.send(post).await?)
     }
