@@ -1,26 +1,38 @@
 //! `turnwire bench`: measures a gateway.
 
-mod adapter;
+mod rate;
+mod turns;
+
+mod fanout;
+mod idle;
+
 mod backlog;
+mod grow;
+mod reopen;
+
+mod failover;
+
+mod adapter;
 mod bot;
+mod ceiling;
 mod child;
 mod disk;
 mod facts;
-mod failover;
-mod fanout;
-mod grow;
-mod idle;
+mod flags;
 mod latency;
 mod load;
 mod message;
 mod names;
+mod nats;
 mod poster;
 mod ready;
-mod reopen;
 mod report;
+mod run;
+mod schedule;
+mod sheet;
 mod taker;
 mod target;
-mod turns;
+mod timer;
 
 use super::connection::Connection;
 
@@ -49,10 +61,15 @@ enum What {
     /// A bot of `failover`
     #[command(hide = true)]
     BotProcess(failover::bot_process::Args),
+    /// The same at a fixed rate: how long turns take, the waiting of those that begin late included
+    Rate(rate::Args),
+    /// The other process of a ceiling
+    #[command(name = ceiling::echo::COMMAND, hide = true)]
+    EchoServer,
 }
 
 impl Args {
-    /// Threads the load generator runs on.
+    /// Threads that it runs on.
     pub(super) fn threads(&self) -> usize {
         match &self.what {
             What::Turns(args) => args.threads(),
@@ -63,6 +80,9 @@ impl Args {
             What::Reopen(args) => args.threads(),
             What::Failover(args) => args.threads(),
             What::BotProcess(_) => 1,
+            What::Rate(args) => args.threads(),
+            // As many as a gateway has.
+            What::EchoServer => std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }
@@ -77,6 +97,8 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         What::Reopen(args) => reopen::run(args, connection, json).await,
         What::Failover(args) => failover::run(args, connection, json).await,
         What::BotProcess(args) => failover::bot_process::run(args, connection).await,
+        What::Rate(args) => rate::run(args, connection, json).await,
+        What::EchoServer => ceiling::echo::serve().await,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The users: one task for each Attach stream.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use turnwire_client::Client;
 use turnwire_client::channel::{ChannelReceiver, ChannelSender, ChannelStream, GatewayFrame};
@@ -12,9 +12,9 @@ use turnwire_client::proto::{
     Activity, AdapterHeartbeat, AttachHello, ChannelAccount, Delivered, Outbound, Outcome, Post,
 };
 
-use super::latency::Latencies;
-use super::load::{Clock, Load};
+use super::load::{Clock, Load, Measured};
 use super::message::Writer;
+use super::schedule::Pacer;
 
 /// Frames that may wait for the stream beyond one post and one outcome a conversation.
 const SPARE_FRAMES: usize = 64;
@@ -30,7 +30,7 @@ pub(super) struct Adapter {
     heartbeat_interval: Duration,
     writer: Writer,
     user: ChannelAccount,
-    latencies: Latencies,
+    measured: Measured,
 }
 
 /// Attaches.
@@ -55,27 +55,37 @@ pub(super) async fn open(client: &Client, load: &Load, stream: usize) -> anyhow:
         heartbeat_interval: super::heartbeat(welcome.heartbeat_interval),
         writer: Writer::new(load.level.size),
         user: ChannelAccount::with_id("user"),
-        latencies: Latencies::new()?,
+        measured: Measured::new()?,
     })
 }
 
 impl Adapter {
-    /// Begins every conversation that is this stream's, and goes on until all of them are over.
-    /// Returns how long the measured turns took.
-    pub(super) async fn run(mut self, clock: Clock) -> anyhow::Result<Latencies> {
-        let level = self.load.level.clone();
-        for conversation in (self.stream..level.conversations).step_by(level.streams) {
-            self.post(conversation).await?;
+    /// Begins this stream's turns, and goes on until those of all streams are over.
+    pub(super) async fn run(mut self, clock: Clock) -> anyhow::Result<Measured> {
+        let load = self.load.clone();
+        if load.schedule().is_none() {
+            for conversation in load.conversations_of(self.stream) {
+                let turn = load.begin(conversation, Instant::now());
+                self.post(conversation, turn).await?;
+            }
         }
-        let mut finished = self.load.finished();
+        let mut pacer = Pacer::new(&load, self.stream, clock)?;
+        let mut over = pin!(load.over(clock));
         let mut heartbeat = tokio::time::interval(self.heartbeat_interval);
         loop {
             tokio::select! {
-                // Reading first could keep a busy stream from ever saying that it is alive.
+                // Reading first could keep a busy stream from ever saying that it is alive, or from
+                // beginning a turn in time.
                 biased;
                 _ = heartbeat.tick() => self.sender.send(AdapterHeartbeat {}).await?,
+                conversation = pacer.due() => {
+                    let conversation = conversation?;
+                    if let Some(turn) = load.begin_due(conversation, Instant::now()) {
+                        self.post(conversation, turn).await?;
+                    }
+                }
                 frame = self.receiver.next() => match frame?.context("the gateway ended the stream")? {
-                    GatewayFrame::Outbound(outbound) => self.receive(outbound, clock).await?,
+                    GatewayFrame::Outbound(outbound) => self.receive(outbound, &clock).await?,
                     GatewayFrame::PostResult(result) => {
                         ensure!(!result.repeated_post, "post `{}` was taken for a repeat", result.post_id);
                     }
@@ -85,13 +95,12 @@ impl Adapter {
                     GatewayFrame::Drain(_) => bail!("the gateway is going down"),
                     GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) => {}
                 },
-                () = over(&mut finished) => return Ok(self.latencies),
+                () = &mut over => return Ok(self.measured),
             }
         }
     }
 
-    async fn post(&mut self, conversation: usize) -> anyhow::Result<()> {
-        let turn = self.load.begin_turn(conversation, Instant::now());
+    async fn post(&mut self, conversation: usize, turn: u64) -> anyhow::Result<()> {
         let id = format!("{conversation}{ID_SEPARATOR}{turn}");
         let activity = Activity::message(self.writer.question(conversation, turn))
             .with_id(&id)
@@ -104,7 +113,7 @@ impl Adapter {
         Ok(self.sender.send(post).await?)
     }
 
-    async fn receive(&mut self, outbound: Outbound, clock: Clock) -> anyhow::Result<()> {
+    async fn receive(&mut self, outbound: Outbound, clock: &Clock) -> anyhow::Result<()> {
         let now = Instant::now();
         let outcome = Outcome {
             delivery_id: outbound.delivery_id,
@@ -121,16 +130,14 @@ impl Adapter {
         let activity = outbound
             .activity
             .context("an outbound without an activity")?;
-        let (turn, posted) = self.load.current_turn(conversation);
+        let turn = self.load.current_turn(conversation);
         self.check(&activity, conversation, turn)?;
-        if (clock.begin..clock.end).contains(&now) {
-            self.latencies.record(now.duration_since(posted));
-        }
-        if now < clock.end {
-            self.post(conversation).await
-        } else {
-            self.load.finish();
-            Ok(())
+        let next = self
+            .load
+            .answered(conversation, clock, now, &mut self.measured)?;
+        match next {
+            Some(next) => self.post(conversation, next).await,
+            None => Ok(()),
         }
     }
 
@@ -148,9 +155,4 @@ impl Adapter {
         );
         Ok(())
     }
-}
-
-async fn over(finished: &mut watch::Receiver<bool>) {
-    // An error says that nobody can finish any more.
-    let _ = finished.wait_for(|finished| *finished).await;
 }

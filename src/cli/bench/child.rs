@@ -1,5 +1,6 @@
 //! A gateway of the measurement's own: the same program, as a child.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,8 +29,8 @@ kind = "grpc"
 bot = "bench"
 "#;
 
-/// What `serve` prints before the address it listens on.
-const LISTENING: &str = "listening on ";
+/// What a process prints before the address it listens on.
+pub(super) const LISTENING: &str = "listening on ";
 
 /// How long a gateway may take to open its store and listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,10 +51,36 @@ pub(super) struct Child {
     scratch: Scratch,
 }
 
-/// A gateway that listens.
-struct Process {
+/// This program as another process, which listens.
+pub(super) struct Process {
     process: tokio::process::Child,
-    gateway: String,
+    address: String,
+}
+
+impl Process {
+    /// Starts one, which is killed when it is dropped.
+    pub(super) async fn start<S: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut process = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start another process")?;
+        let stdout = process.stdout.take().context("it has no stdout")?;
+        let address = tokio::time::timeout(START_TIMEOUT, address(stdout))
+            .await
+            .context("the other process did not listen in time")??;
+        Ok(Self { process, address })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
 }
 
 impl Child {
@@ -77,7 +104,7 @@ impl Child {
 
     /// Where it listens.
     pub(super) fn gateway(&self) -> &str {
-        &self.process.gateway
+        self.process.address()
     }
 
     /// The folder its data is in.
@@ -151,23 +178,18 @@ fn config(options: &Options) -> String {
 }
 
 async fn spawn(scratch: &Scratch) -> anyhow::Result<Process> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let mut process = Command::new(program)
-        .arg("serve")
-        .arg("--config")
-        .arg(config_file(scratch))
-        .args(["--listen", "127.0.0.1:0", "--data"])
-        .arg(scratch.path().join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start a gateway")?;
-    let stdout = process.stdout.take().context("the gateway has no stdout")?;
-    let gateway = tokio::time::timeout(START_TIMEOUT, address(stdout))
-        .await
-        .context("the gateway did not listen in time")??;
-    Ok(Process { process, gateway })
+    let config = config_file(scratch);
+    let data = scratch.path().join("data");
+    let gateway = Process::start([
+        OsStr::new("serve"),
+        OsStr::new("--config"),
+        config.as_os_str(),
+        OsStr::new("--listen"),
+        OsStr::new("127.0.0.1:0"),
+        OsStr::new("--data"),
+        data.as_os_str(),
+    ]);
+    gateway.await.context("the gateway does not start")
 }
 
 /// Reads up to the line with the address; the rest is read and dropped, so that the gateway never
@@ -181,7 +203,7 @@ async fn address(stdout: ChildStdout) -> anyhow::Result<String> {
             return Ok(address);
         }
     }
-    bail!("the gateway has stopped before it listened")
+    bail!("it has stopped before it listened")
 }
 
 #[cfg(test)]

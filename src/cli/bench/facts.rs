@@ -18,6 +18,8 @@ pub(super) struct Facts {
     /// The folder of the gateway's data; `None` when the gateway is not this measurement's own.
     data: Option<String>,
     filesystem: Option<String>,
+    /// What was measured of the machine: its key, what people read, and what JSON has.
+    measured: Vec<(&'static str, String, Value)>,
     settings: Vec<(&'static str, Value)>,
 }
 
@@ -34,8 +36,15 @@ impl Facts {
             filesystem: data
                 .and_then(|data| data.canonicalize().ok())
                 .and_then(|data| filesystem(&read("/proc/self/mounts"), &data)),
+            measured: Vec::new(),
             settings: Vec::new(),
         }
+    }
+
+    /// Adds what was measured of the machine, with a line of its own for people.
+    pub(super) fn measured(mut self, key: &'static str, line: String, value: Value) -> Self {
+        self.measured.push((key, line, value));
+        self
     }
 
     /// Adds a setting of the benchmark; the key is the one in JSON, and people read it as it is.
@@ -78,7 +87,10 @@ impl Facts {
             Value::String(text) => format!("{key} {text}"),
             value => format!("{key} {value}"),
         });
-        vec![machine, build, settings.collect::<Vec<_>>().join(", ")]
+        let mut lines = vec![machine, build];
+        lines.extend(self.measured.iter().map(|(_, line, _)| line.clone()));
+        lines.push(settings.collect::<Vec<_>>().join(", "));
+        lines
     }
 
     /// Why the numbers will mean little.
@@ -101,7 +113,7 @@ impl Facts {
     }
 
     pub(super) fn machine_json(&self) -> Value {
-        json!({
+        let mut facts = json!({
             "cores": self.cores,
             "cpu": self.cpu,
             "memoryBytes": self.memory_bytes,
@@ -114,7 +126,11 @@ impl Facts {
             "data": self.data,
             "filesystem": self.filesystem,
             "dataInMemory": self.is_in_memory(),
-        })
+        });
+        for (key, _, value) in &self.measured {
+            facts[*key] = value.clone();
+        }
+        facts
     }
 
     pub(super) fn settings_json(&self) -> Value {

@@ -9,6 +9,7 @@ mod race;
 mod watcher;
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,6 @@ use self::race::Race;
 use super::child;
 use super::facts::Facts;
 use super::latency::Latencies;
-use super::load::Clock;
 use super::names::Names;
 use super::poster::Poster;
 use super::report::{Column, Table};
@@ -145,16 +145,13 @@ async fn measure(
         streams.push(connection.watch(&conversation, 1).await?);
     }
     let begin = Instant::now() + Duration::from_secs(args.warmup);
-    let clock = Clock {
-        begin,
-        end: begin + Duration::from_secs(args.seconds),
-    };
+    let measured = begin..begin + Duration::from_secs(args.seconds);
     let mut tasks = JoinSet::new();
     for stream in streams {
-        tasks.spawn(stream.run(Arc::clone(&race), clock, Arc::clone(&latencies)));
+        tasks.spawn(stream.run(Arc::clone(&race), measured.clone(), Arc::clone(&latencies)));
     }
-    let posting = post(&mut poster, &names, &race, clock, args.rate);
-    let patience = clock.end + STRAGGLERS;
+    let patience = measured.end + STRAGGLERS;
+    let posting = post(&mut poster, &names, &race, &measured, args.rate);
     tokio::select! {
         posted = tokio::time::timeout_at(patience, posting) => {
             posted.context("some watchers never got what was posted")??;
@@ -172,7 +169,7 @@ async fn post(
     poster: &mut Poster,
     names: &Names,
     race: &Race,
-    clock: Clock,
+    measured: &Range<Instant>,
     rate: Option<NonZeroU32>,
 ) -> anyhow::Result<()> {
     let mut pace = rate.map(|rate| {
@@ -196,7 +193,7 @@ async fn post(
             }
         }
         let now = Instant::now();
-        if now >= clock.end {
+        if now >= measured.end {
             break;
         }
         race.post(next, if pace.is_some() { due } else { now });

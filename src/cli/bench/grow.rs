@@ -13,8 +13,9 @@ use super::facts::Facts;
 use super::latency::Latencies;
 use super::load::{Level, Load};
 use super::report::{Column, Table};
+use super::run::turnwire;
 use super::target::{self, Target};
-use super::{child, disk, turns};
+use super::{child, disk};
 use crate::cli::connection::Connection;
 use crate::cli::exit::Usage;
 
@@ -85,6 +86,7 @@ impl Args {
             measured,
             channel: self.target.channel.clone(),
             bot: self.target.bot.clone(),
+            rate: None,
         }
     }
 }
@@ -154,7 +156,7 @@ async fn fill(args: &Args, target: &Target, wanted: u64) -> anyhow::Result<u64> 
     while filled < wanted {
         let conversations = FILLING_CONVERSATIONS.min(usize::try_from(wanted)?);
         let load = Load::new(args.level(conversations, Duration::ZERO, slice));
-        turns::measure(&load, target)
+        turnwire(target, &load)
             .await
             .context("while the log was filled")?;
         let added = load.turns() * ACTIVITIES_PER_TURN;
@@ -189,7 +191,7 @@ impl Windows {
             Duration::from_secs(args.seconds),
         );
         let load = Load::new(level);
-        let latencies = turns::measure(&load, target).await?;
+        let latencies = turnwire(target, &load).await?.measured.latencies;
         self.add(latencies.per_second(load.level.measured));
         self.latencies.add(&latencies)?;
         Ok(load.turns() * ACTIVITIES_PER_TURN)

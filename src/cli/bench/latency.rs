@@ -19,8 +19,13 @@ impl Latencies {
     }
 
     pub(super) fn record(&mut self, latency: Duration) {
+        self.record_many(latency, 1);
+    }
+
+    /// Records the same latency of several.
+    pub(super) fn record_many(&mut self, latency: Duration, count: u64) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.0.saturating_record(nanoseconds);
+        self.0.saturating_record_n(nanoseconds, count);
     }
 
     /// Takes in what another task measured.

@@ -4,10 +4,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::ensure;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::latency::Latencies;
+use super::schedule::Schedule;
 use crate::cli::fresh;
+
+/// How long the answers may take that are awaited when a level ends, before they are called lost.
+const STRAGGLERS: Duration = Duration::from_secs(30);
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -19,19 +25,58 @@ pub(super) struct Level {
     pub(super) measured: Duration,
     pub(super) channel: String,
     pub(super) bot: String,
+    /// Turns that begin in a second, whether earlier ones are answered or not. `None`: a
+    /// conversation's next turn begins when its last one is over.
+    pub(super) rate: Option<f64>,
 }
 
-/// When the measuring begins and ends.
+/// When a level starts, when its measuring begins and ends, and when nobody waits any longer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
+    pub(super) start: Instant,
     pub(super) begin: Instant,
     pub(super) end: Instant,
+    pub(super) give_up: Instant,
 }
 
-/// The turn a conversation is in.
+/// What a stream, or all of them, have measured.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
+    /// Of the turns that count.
+    pub(super) latencies: Latencies,
+    /// Turns that were over within the measured time.
+    pub(super) within: u64,
+    /// Turns that were over before its end, those of the warm-up included.
+    pub(super) before_end: u64,
+}
+
+impl Measured {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            latencies: Latencies::new()?,
+            within: 0,
+            before_end: 0,
+        })
+    }
+
+    /// Takes in what another stream measured.
+    pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.within += other.within;
+        self.before_end += other.before_end;
+        self.latencies.add(&other.latencies)
+    }
+}
+
+/// Where a conversation is.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
+    /// The newest turn that began, from 1.
     number: u64,
+    /// The newest turn that is over.
+    answered: u64,
+    /// Turns that should have begun by now, when they begin at fixed times.
+    due: u64,
+    /// When the newest one began; not used when turns begin at fixed times.
     posted: Instant,
 }
 
@@ -42,74 +87,179 @@ pub(super) struct Load {
     pub(super) level: Arc<Level>,
     /// Before the number in every conversation's id; no other level or run has the same.
     pub(super) prefix: Arc<str>,
+    /// When turns begin at fixed times.
+    schedule: Option<Schedule>,
     /// One lock a conversation, which nobody else holds when the streams are one each.
     turns: Arc<Vec<Mutex<Turn>>>,
+    /// Conversations, or turns when they begin at fixed times.
     unfinished: Arc<AtomicUsize>,
     finished: Arc<watch::Sender<bool>>,
 }
 
 impl Load {
     pub(super) fn new(level: Level) -> Self {
-        let now = Instant::now();
-        let turn = || {
-            Mutex::new(Turn {
-                number: 0,
-                posted: now,
-            })
+        let turn = Turn {
+            number: 0,
+            answered: 0,
+            due: 0,
+            posted: Instant::now(),
+        };
+        let schedule = level
+            .rate
+            .map(|rate| Schedule::new(rate, level.conversations, level.warmup + level.measured));
+        let unfinished = match &schedule {
+            Some(schedule) => usize::try_from(schedule.turns()).unwrap_or(usize::MAX),
+            None => level.conversations,
         };
         Self {
             prefix: format!("bench-{}-", fresh::id()).into(),
-            turns: Arc::new((0..level.conversations).map(|_| turn()).collect()),
-            unfinished: Arc::new(AtomicUsize::new(level.conversations)),
-            finished: Arc::new(watch::Sender::new(false)),
+            turns: Arc::new((0..level.conversations).map(|_| Mutex::new(turn)).collect()),
+            unfinished: Arc::new(AtomicUsize::new(unfinished)),
+            finished: Arc::new(watch::Sender::new(unfinished == 0)),
+            schedule,
             level: Arc::new(level),
         }
     }
 
     pub(super) fn start(&self) -> Clock {
-        let begin = Instant::now() + self.level.warmup;
+        let start = Instant::now();
+        let begin = start + self.level.warmup;
+        let end = begin + self.level.measured;
         Clock {
+            start,
             begin,
-            end: begin + self.level.measured,
+            end,
+            give_up: end + STRAGGLERS,
         }
     }
 
-    /// Begins a conversation's next turn and returns its number.
-    pub(super) fn begin_turn(&self, conversation: usize, now: Instant) -> u64 {
-        let mut turn = self.turn(conversation);
-        turn.number += 1;
-        turn.posted = now;
-        turn.number
+    /// `None` when turns follow one another.
+    pub(super) fn schedule(&self) -> Option<Schedule> {
+        self.schedule
     }
 
-    /// The turn that waits for its answer: its number, and when it was posted.
-    pub(super) fn current_turn(&self, conversation: usize) -> (u64, Instant) {
-        let turn = self.turn(conversation);
-        (turn.number, turn.posted)
+    /// The conversations that a stream begins.
+    pub(super) fn conversations_of(&self, stream: usize) -> impl Iterator<Item = usize> + use<> {
+        (stream..self.level.conversations).step_by(self.level.streams)
+    }
+
+    /// Begins a conversation's first turn and returns its number.
+    pub(super) fn begin(&self, conversation: usize, now: Instant) -> u64 {
+        self.turn(conversation).begin(now)
+    }
+
+    /// The time of a conversation's next turn has come. Returns its number if it begins now, and
+    /// `None` if it has to wait for the answer to the one before.
+    pub(super) fn begin_due(&self, conversation: usize, now: Instant) -> Option<u64> {
+        let mut turn = self.turn(conversation);
+        turn.due += 1;
+        (turn.number == turn.answered).then(|| turn.begin(now))
+    }
+
+    /// The turn that waits for its answer.
+    pub(super) fn current_turn(&self, conversation: usize) -> u64 {
+        self.turn(conversation).number
     }
 
     /// Turns that were begun so far.
     pub(super) fn turns(&self) -> u64 {
         let conversations = 0..self.level.conversations;
         conversations
-            .map(|conversation| self.current_turn(conversation).0)
+            .map(|conversation| self.current_turn(conversation))
             .sum()
     }
 
-    /// Counts a conversation as over; the last one ends the level.
-    pub(super) fn finish(&self) {
+    /// Ends a conversation's turn, and returns the number of the next if one begins now.
+    ///
+    /// # Errors
+    ///
+    /// No turn of it waits for an answer.
+    pub(super) fn answered(
+        &self,
+        conversation: usize,
+        clock: &Clock,
+        now: Instant,
+        measured: &mut Measured,
+    ) -> anyhow::Result<Option<u64>> {
+        let mut turn = self.turn(conversation);
+        ensure!(
+            turn.answered < turn.number,
+            "turn {} of conversation {conversation} was answered twice",
+            turn.number
+        );
+        turn.answered = turn.number;
+        let is_within = (clock.begin..clock.end).contains(&now);
+        measured.within += u64::from(is_within);
+        measured.before_end += u64::from(now < clock.end);
+        let Some(schedule) = &self.schedule else {
+            if is_within {
+                measured
+                    .latencies
+                    .record(now.saturating_duration_since(turn.posted));
+            }
+            if now < clock.end {
+                return Ok(Some(turn.begin(now)));
+            }
+            drop(turn);
+            self.finish_one();
+            return Ok(None);
+        };
+        // Counted by when it should have begun, so that those are counted that took past the end.
+        let intended = clock.start + schedule.offset(conversation, turn.number);
+        if intended >= clock.begin {
+            measured
+                .latencies
+                .record(now.saturating_duration_since(intended));
+        }
+        let next = (turn.due > turn.number).then(|| turn.begin(now));
+        drop(turn);
+        self.finish_one();
+        Ok(next)
+    }
+
+    fn finish_one(&self) {
         if self.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.finished.send_replace(true);
         }
     }
 
+    /// Conversations whose last turn is not over, or turns when they begin at fixed times.
     pub(super) fn unfinished(&self) -> usize {
         self.unfinished.load(Ordering::Relaxed)
     }
 
-    /// Turns true when every conversation is over.
-    pub(super) fn finished(&self) -> watch::Receiver<bool> {
-        self.finished.subscribe()
+    /// Waits until all is over, or nobody should wait any longer.
+    pub(super) async fn over(&self, clock: Clock) {
+        let mut finished = self.finished.subscribe();
+        // Neither an error, which says that nobody can finish any more, nor the time needs a word:
+        // what is unfinished says it.
+        let _ = tokio::time::timeout_at(clock.give_up, finished.wait_for(|f| *f)).await;
+    }
+
+    /// Counts the turns that were never over with the time that they have waited so far, and
+    /// returns how many they are. To be left out would make them look well.
+    pub(super) fn count_unanswered(
+        &self,
+        clock: &Clock,
+        now: Instant,
+        measured: &mut Measured,
+    ) -> u64 {
+        let Some(schedule) = &self.schedule else {
+            return 0;
+        };
+        let mut unanswered = 0;
+        for conversation in 0..self.level.conversations {
+            let first = self.turn(conversation).answered + 1;
+            for number in first..=schedule.turns_of(conversation) {
+                let intended = clock.start + schedule.offset(conversation, number);
+                if intended >= clock.begin {
+                    let waited = now.saturating_duration_since(intended);
+                    measured.latencies.record(waited);
+                }
+                unanswered += 1;
+            }
+        }
+        unanswered
     }
 
     /// The number of a conversation of this level; `None` for one of another.
@@ -119,10 +269,18 @@ impl Load {
     }
 
     fn turn(&self, conversation: usize) -> std::sync::MutexGuard<'_, Turn> {
-        // Nothing panics while it is held.
+        // Nothing panics while one is held.
         self.turns[conversation]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    fn begin(&mut self, now: Instant) -> u64 {
+        self.number += 1;
+        self.posted = now;
+        self.number
     }
 }
 
@@ -130,7 +288,7 @@ impl Load {
 mod tests {
     use super::*;
 
-    fn load(conversations: usize) -> Load {
+    fn load(conversations: usize, rate: Option<f64>) -> Load {
         Load::new(Level {
             conversations,
             streams: 1,
@@ -139,32 +297,85 @@ mod tests {
             measured: Duration::from_secs(1),
             channel: "bench".into(),
             bot: "bench".into(),
+            rate,
         })
+    }
+
+    fn is_finished(load: &Load) -> bool {
+        *load.finished.borrow()
     }
 
     #[test]
     fn conversations_of_another_level_are_told_apart() {
-        let load = load(2);
+        let load = load(2, None);
         assert_eq!(load.conversation(&format!("{}1", load.prefix)), Some(1));
         assert_eq!(load.conversation(&format!("{}2", load.prefix)), None);
         assert_eq!(load.conversation("bench-other-1"), None);
     }
 
     #[test]
-    fn a_level_is_over_with_its_last_conversation() {
-        let load = load(2);
-        let finished = load.finished();
-        load.finish();
-        assert!(!*finished.borrow());
-        load.finish();
-        assert!(*finished.borrow());
+    fn a_level_is_over_with_its_last_conversation() -> anyhow::Result<()> {
+        let load = load(2, None);
+        let clock = load.start();
+        let mut measured = Measured::new()?;
+        for conversation in 0..2 {
+            assert!(!is_finished(&load));
+            assert_eq!(load.begin(conversation, clock.start), 1);
+            let next = load.answered(conversation, &clock, clock.end, &mut measured)?;
+            assert_eq!(next, None);
+        }
+        assert!(is_finished(&load));
+        assert_eq!(measured.within, 0);
+        Ok(())
     }
 
     #[test]
-    fn turns_count_from_one() {
-        let load = load(1);
-        assert_eq!(load.begin_turn(0, Instant::now()), 1);
-        assert_eq!(load.begin_turn(0, Instant::now()), 2);
-        assert_eq!(load.current_turn(0).0, 2);
+    fn turns_follow_one_another_and_count_from_one() -> anyhow::Result<()> {
+        let load = load(1, None);
+        let clock = load.start();
+        let mut measured = Measured::new()?;
+        assert_eq!(load.begin(0, clock.start), 1);
+        let next = load.answered(0, &clock, clock.begin, &mut measured)?;
+        assert_eq!((next, load.current_turn(0)), (Some(2), 2));
+        assert_eq!((measured.within, measured.latencies.count()), (1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_an_error() -> anyhow::Result<()> {
+        let load = load(1, Some(1.0));
+        let clock = load.start();
+        let mut measured = Measured::new()?;
+        assert!(
+            load.answered(0, &clock, clock.begin, &mut measured)
+                .is_err()
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_turn_that_waited_for_the_one_before_counts_from_when_it_was_due() -> anyhow::Result<()> {
+        // Turns at 0, 250, 500 and 750 ms, all in one conversation.
+        let load = load(1, Some(4.0));
+        let clock = load.start();
+        let at = |ms| clock.start + Duration::from_millis(ms);
+        let mut measured = Measured::new()?;
+        assert_eq!(load.begin_due(0, at(0)), Some(1));
+        assert_eq!(load.begin_due(0, at(250)), None);
+        assert_eq!(load.begin_due(0, at(500)), None);
+        // The first takes 600 ms; the second begins with its answer and takes 10 ms.
+        assert_eq!(load.answered(0, &clock, at(600), &mut measured)?, Some(2));
+        assert_eq!(load.answered(0, &clock, at(610), &mut measured)?, Some(3));
+        let max = measured.latencies.max_ms().unwrap_or_default();
+        let median = measured.latencies.quantile_ms(0.5).unwrap_or_default();
+        assert!((max - 600.0).abs() < 1.0, "{max}");
+        assert!((median - 360.0).abs() < 1.0, "{median}");
+        // Two are never answered: the third, and the fourth, which has not even begun.
+        let unanswered = load.count_unanswered(&clock, at(2_000), &mut measured);
+        assert_eq!((unanswered, measured.latencies.count()), (2, 4));
+        assert_eq!(load.unfinished(), 2);
+        let max = measured.latencies.max_ms().unwrap_or_default();
+        assert!((max - 1_500.0).abs() < 2.0, "{max}");
+        Ok(())
     }
 }

@@ -17,8 +17,17 @@ pub(super) struct Column {
     /// Of numbers, when printed for people; JSON has them whole.
     decimals: usize,
     width: usize,
-    /// Words begin on the left, numbers end on the right.
-    is_text: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// Ends on the right.
+    Number,
+    /// A number of which 1 is the whole: per cent for people.
+    Share,
+    /// Begins on the left.
+    Text,
 }
 
 impl Column {
@@ -29,7 +38,7 @@ impl Column {
             key,
             decimals,
             width: wider(title.len(), NARROWEST),
-            is_text: false,
+            kind: Kind::Number,
         }
     }
 
@@ -38,20 +47,27 @@ impl Column {
         Self::number(title, key, 0)
     }
 
+    /// For parts of a whole, which is 1.
+    pub(super) const fn share(title: &'static str, key: &'static str) -> Self {
+        Self {
+            kind: Kind::Share,
+            ..Self::number(title, key, 0)
+        }
+    }
+
     /// For words, `width` of which are in line.
-    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
     pub(super) const fn text(title: &'static str, key: &'static str, width: usize) -> Self {
         Self {
             title,
             key,
             decimals: 0,
             width: wider(title.len(), width),
-            is_text: true,
+            kind: Kind::Text,
         }
     }
 
     fn place(&self, text: &str) -> String {
-        if self.is_text {
+        if self.kind == Kind::Text {
             format!("{text:<width$}", width = self.width)
         } else {
             format!("{text:>width$}", width = self.width)
@@ -74,8 +90,12 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    fn text(&self, decimals: usize) -> String {
+    fn text(&self, column: &Column) -> String {
+        let decimals = column.decimals;
         match self {
+            Self::Number(share) if share.is_finite() && column.kind == Kind::Share => {
+                format!("{:.decimals$}%", share * 100.0)
+            }
             Self::Number(number) if number.is_finite() => format!("{number:.decimals$}"),
             Self::Count(count) => count.to_string(),
             Self::Text(text) => escape::line(text).into_owned(),
@@ -205,7 +225,7 @@ fn line(columns: &[Column], cells: &[Cell]) -> String {
     let cells = columns
         .iter()
         .zip(cells)
-        .map(|(column, cell)| column.place(&cell.text(column.decimals)));
+        .map(|(column, cell)| column.place(&cell.text(column)));
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
@@ -226,19 +246,27 @@ mod tests {
         Column::text("what", "what", 6),
         Column::count("n", "n"),
         Column::number("p50 ms", "p50Ms", 3),
-        Column::number("share", "share", 0),
+        Column::share("share", "share"),
+        Column::number("ratio", "ratio", 1),
     ];
 
     #[test]
     fn cells_stand_below_their_headings() {
-        assert_eq!(headings(COLUMNS), "what           n    p50 ms     share");
+        assert_eq!(
+            headings(COLUMNS),
+            "what           n    p50 ms     share     ratio"
+        );
         let row = [
             "us".into(),
             Cell::Count(7),
             Cell::Number(0.12345),
+            Cell::Number(0.42),
             Cell::Absent,
         ];
-        assert_eq!(line(COLUMNS, &row), "us             7     0.123         -");
+        assert_eq!(
+            line(COLUMNS, &row),
+            "us             7     0.123       42%         -"
+        );
     }
 
     #[test]
@@ -247,16 +275,17 @@ mod tests {
             "us".into(),
             7_u64.into(),
             0.12345.into(),
+            0.5.into(),
             Cell::Number(f64::INFINITY),
         ];
         assert_eq!(
             members(COLUMNS, &row),
-            json!({ "what": "us", "n": 7, "p50Ms": 0.12345, "share": null })
+            json!({ "what": "us", "n": 7, "p50Ms": 0.12345, "share": 0.5, "ratio": null })
         );
     }
 
     #[test]
     fn words_from_outside_do_not_command_the_terminal() {
-        assert_eq!(Cell::from("a\u{1b}[2J").text(0), "a\\u{1b}[2J");
+        assert_eq!(Cell::from("a\u{1b}[2J").text(&COLUMNS[0]), "a\\u{1b}[2J");
     }
 }

@@ -9,6 +9,7 @@ use crate::cli::connection::Connection;
 
 /// What every benchmark of a gateway can be told.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Flags {
     /// Threads of the load generator, which shares the machine with a gateway of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

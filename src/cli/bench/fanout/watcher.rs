@@ -4,6 +4,7 @@
 //! want; a thousand watchers of one conversation on the gateway's own machine would then measure
 //! that. What is checked here is the order and that nothing is left out.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
@@ -16,7 +17,6 @@ use turnwire_client::ClientOptions;
 
 use super::race::Race;
 use crate::cli::bench::latency::Latencies;
-use crate::cli::bench::load::Clock;
 use crate::proto::server::WatchConversationResponse;
 use crate::proto::server::watch_conversation_response::Step;
 use crate::proto::v1::watch_conversation_request::Start;
@@ -88,11 +88,11 @@ impl Connection {
 
 impl Watcher {
     /// Watches until something is wrong; the measurement's end drops it. How long the activities
-    /// took that came within the clock is noted in `latencies`.
+    /// took that came in the measured time is noted in `latencies`.
     pub(super) async fn run(
         mut self,
         race: Arc<Race>,
-        clock: Clock,
+        measured: Range<Instant>,
         latencies: Arc<Mutex<Latencies>>,
     ) -> anyhow::Result<()> {
         loop {
@@ -110,7 +110,7 @@ impl Watcher {
             self.position = entry.sequence;
             let now = Instant::now();
             let latency = race.receive(entry.sequence, now);
-            if (clock.begin..clock.end).contains(&now) {
+            if measured.contains(&now) {
                 // One that panicked ends the measurement.
                 let mut latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
                 latencies.record(latency);
