@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::facts::Facts;
 use super::load::Level;
 use super::nats::Peer;
-use super::run::System;
 use super::target::{self, Target};
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +25,10 @@ pub(super) struct Flags {
     /// Do the same turn on NATS JetStream, too, level by level; may be given more than once
     #[arg(long, value_name = "URL")]
     vs_nats: Vec<String>,
+    /// Pairs of JetStream's streams, one for questions and one for answers, that its conversations
+    /// are spread over: it syncs each by itself
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "vs_nats", value_parser = clap::value_parser!(u16).range(1..=256))]
+    nats_pairs: u16,
     /// Leave out what the machine could do at most, which is measured of a gateway of its own
     #[arg(long)]
     no_ceilings: bool,
@@ -38,13 +41,13 @@ impl Flags {
         self.target.threads.into()
     }
 
-    /// The systems to measure, Turnwire first.
-    pub(super) fn systems(&self, target: Target) -> anyhow::Result<Vec<System>> {
-        let mut systems = vec![System::Turnwire(Box::new(target))];
+    /// The peers that were named, all of which are there.
+    pub(super) async fn peers(&self) -> anyhow::Result<Vec<Peer>> {
+        let mut peers = Vec::new();
         for url in &self.vs_nats {
-            systems.push(System::Nats(Peer::new(url)?));
+            peers.push(Peer::open(url, self.nats_pairs.into()).await?);
         }
-        Ok(systems)
+        Ok(peers)
     }
 
     /// Ceilings are this machine's, and say nothing about a gateway elsewhere.
@@ -65,12 +68,19 @@ impl Flags {
         }
     }
 
-    pub(super) fn facts(&self, target: &Target) -> Facts {
-        Facts::gather(target.data())
+    pub(super) fn facts(&self, target: &Target, peers: &[Peer]) -> Facts {
+        let facts = Facts::gather(target.data())
             .setting("bytes", self.size)
             .setting("seconds", self.seconds)
             .setting("warmupSeconds", self.warmup)
             .setting("streams", self.streams)
-            .setting("threads", self.target.threads)
+            .setting("threads", self.target.threads);
+        if peers.is_empty() {
+            return facts;
+        }
+        let peers: Vec<_> = peers.iter().map(Peer::description).collect();
+        facts
+            .setting("peers", peers)
+            .setting("natsPairs", self.nats_pairs)
     }
 }

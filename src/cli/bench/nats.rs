@@ -3,13 +3,14 @@
 //! A user's message is published to a stream, with an acknowledgement; a bot gets it from a pull
 //! consumer, publishes its answer to another stream and, when that is acknowledged, acknowledges
 //! the message; the user gets the answer from another pull consumer, acknowledges it, and publishes
-//! the next. Both streams are in files, and conversations are subjects.
+//! the next. All streams are in files, and conversations are subjects.
 //!
 //! It is meant to do its best. Nobody waits for an acknowledgement before going on with another
 //! conversation; acknowledgements come by one subscription instead of a future each, which serves
-//! more turns; the streams are two, so that the server writes them side by side. It promises less
-//! than Turnwire does: two messages of a conversation may be worked on at once, nothing is repeated
-//! without harm, and an answer and its acknowledgement are two writes.
+//! more turns; questions and answers are in streams of their own, and in several pairs if that is
+//! asked for, which the server writes and syncs side by side. It promises less than Turnwire does:
+//! two messages of a conversation may be worked on at once, nothing is repeated without harm, and an
+//! answer and its acknowledgement are two writes.
 
 mod bot;
 mod user;
@@ -21,6 +22,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, RetentionPolicy, StorageType};
 use async_nats::{Client, ConnectOptions, Message, ServerAddr, Subject};
+use futures_util::stream::{SelectAll, select_all};
 use tokio::task::JoinSet;
 
 use super::load::Load;
@@ -44,29 +46,43 @@ const PULL_MESSAGES: usize = 1_000;
 /// A server.
 pub(super) struct Peer {
     address: ServerAddr,
+    /// Streams for questions, and as many for answers, over which conversations are spread. The
+    /// server writes and syncs each by itself.
+    pairs: usize,
+    version: String,
 }
 
 /// The streams and consumers of one level.
 pub(super) struct Queues<'a> {
     peer: &'a Peer,
     context: jetstream::Context,
-    questions: Queue,
-    answers: Queue,
+    questions: Vec<Queue>,
+    answers: Vec<Queue>,
 }
 
-/// A stream and its consumer.
-struct Queue {
-    stream: String,
-    /// Before the number of the conversation.
-    subject: String,
-}
+/// The name of a stream and of its consumer, and what its subjects have before the number of the
+/// conversation.
+struct Queue(String);
 
 impl Peer {
-    pub(super) fn new(url: &str) -> anyhow::Result<Self> {
+    /// Looks whether it is there, before anything is measured.
+    pub(super) async fn open(url: &str, pairs: usize) -> anyhow::Result<Self> {
         let address = url
             .parse()
             .context("`--vs-nats` wants a server's address")?;
-        Ok(Self { address })
+        let mut peer = Self {
+            address,
+            pairs,
+            version: String::new(),
+        };
+        let client = peer.connect(0).await?;
+        peer.version = client.server_info().version;
+        Ok(peer)
+    }
+
+    /// What it is, for the facts.
+    pub(super) fn description(&self) -> String {
+        format!("{}, version {}", self.name(), self.version)
     }
 
     /// Without what might be secret in its address.
@@ -76,20 +92,21 @@ impl Peer {
 
     /// Makes the streams and consumers of a level.
     pub(super) async fn create(&self, load: &Load) -> anyhow::Result<Queues<'_>> {
-        let client = self.connect(load).await?;
+        let client = self.connect(load.level.conversations).await?;
         let mut context = jetstream::new(client);
         context.set_timeout(REQUEST_TIMEOUT);
-        let queue = |what: &str| Queue {
-            stream: format!("{}{what}", load.prefix),
-            subject: format!("{}{what}", load.prefix),
+        let queues = |what: &str| {
+            let queue = |pair| format!("{}{what}-{pair}", load.prefix);
+            let queues = (0..self.pairs).map(queue);
+            queues.map(Queue).collect::<Vec<_>>()
         };
         let queues = Queues {
             peer: self,
             context,
-            questions: queue("questions"),
-            answers: queue("answers"),
+            questions: queues("questions"),
+            answers: queues("answers"),
         };
-        for queue in [&queues.questions, &queues.answers] {
+        for queue in queues.all() {
             if let Err(error) = queues.make(queue, load).await {
                 // What there is of them; the first error says more than what comes of this.
                 let _ = queues.remove().await;
@@ -100,8 +117,8 @@ impl Peer {
     }
 
     /// A connection of its own.
-    async fn connect(&self, load: &Load) -> anyhow::Result<Client> {
-        let room = SPARE_MESSAGES + 4 * load.level.conversations;
+    async fn connect(&self, conversations: usize) -> anyhow::Result<Client> {
+        let room = SPARE_MESSAGES + 4 * conversations;
         ConnectOptions::new()
             .client_capacity(room)
             .subscription_capacity(room)
@@ -115,10 +132,14 @@ impl Peer {
 }
 
 impl Queues<'_> {
+    fn all(&self) -> impl Iterator<Item = &Queue> {
+        self.questions.iter().chain(&self.answers)
+    }
+
     async fn make(&self, queue: &Queue, load: &Load) -> anyhow::Result<()> {
         let config = Config {
-            name: queue.stream.clone(),
-            subjects: vec![format!("{}.*", queue.subject)],
+            name: queue.0.clone(),
+            subjects: vec![format!("{}.*", queue.0)],
             storage: StorageType::File,
             retention: RetentionPolicy::Limits,
             ..Config::default()
@@ -126,7 +147,7 @@ impl Queues<'_> {
         let stream = self.context.create_stream(config).await;
         let stream = stream.with_context(|| format!("{} makes no stream", self.peer.name()))?;
         let consumer = pull::Config {
-            durable_name: Some(queue.stream.clone()),
+            durable_name: Some(queue.0.clone()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             max_ack_pending: (SPARE_MESSAGES + 4 * load.level.conversations) as i64,
@@ -145,10 +166,10 @@ impl Queues<'_> {
         let mut bots = JoinSet::new();
         let mut users = Vec::new();
         for stream in 0..load.level.streams {
-            let client = self.peer.connect(load).await?;
+            let client = self.peer.connect(load.level.conversations).await?;
             let link = Link::open(client, &self.questions, &self.answers, load).await?;
             bots.spawn(bot::Bot::new(link).run());
-            let client = self.peer.connect(load).await?;
+            let client = self.peer.connect(load.level.conversations).await?;
             let link = Link::open(client, &self.answers, &self.questions, load).await?;
             users.push(User::new(link, load, stream)?);
         }
@@ -157,18 +178,18 @@ impl Queues<'_> {
 
     /// Removes the streams, and with them the consumers.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
-        for queue in [&self.questions, &self.answers] {
-            let removed = self.context.delete_stream(&queue.stream).await;
+        for queue in self.all() {
+            let removed = self.context.delete_stream(&queue.0).await;
             removed.with_context(|| format!("{} does not remove a stream", self.peer.name()))?;
         }
         Ok(())
     }
 }
 
-/// What a bot or a user has: a consumer to read from, and subjects to publish to.
+/// What a bot or a user has: consumers to read from, and subjects to publish to.
 struct Link {
     client: Client,
-    messages: pull::Stream,
+    messages: SelectAll<pull::Stream>,
     /// Acknowledgements of what was published.
     acks: async_nats::Subscriber,
     /// For each conversation, made once.
@@ -178,33 +199,40 @@ struct Link {
 }
 
 impl Link {
-    async fn open(client: Client, from: &Queue, to: &Queue, load: &Load) -> anyhow::Result<Self> {
+    async fn open(
+        client: Client,
+        from: &[Queue],
+        to: &[Queue],
+        load: &Load,
+    ) -> anyhow::Result<Self> {
         let inbox = client.new_inbox();
         let acks = client.subscribe(format!("{inbox}.*")).await;
         let acks = acks.context("cannot subscribe")?;
         let context = jetstream::new(client.clone());
-        let consumer: PullConsumer = context
-            .get_consumer_from_stream(&from.stream, &from.stream)
-            .await
-            .context("cannot find the consumer")?;
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(PULL_MESSAGES)
-            .messages()
-            .await
-            .context("cannot read from the consumer")?;
+        let mut messages = Vec::new();
+        for Queue(name) in from {
+            let consumer: PullConsumer = context
+                .get_consumer_from_stream(name, name)
+                .await
+                .context("cannot find the consumer")?;
+            let pulled = consumer.stream().max_messages_per_batch(PULL_MESSAGES);
+            let pulled = pulled.messages().await;
+            messages.push(pulled.context("cannot read from the consumer")?);
+        }
         // The server has the subscriptions before anything is published.
         client.flush().await.context("cannot subscribe")?;
-        let all = |before: &str| {
-            let number = |conversation| Subject::from(format!("{before}.{conversation}"));
-            (0..load.level.conversations).map(number).collect()
+        let conversations = 0..load.level.conversations;
+        let subject = |conversation: usize| {
+            let Queue(name) = &to[conversation % to.len()];
+            Subject::from(format!("{name}.{conversation}"))
         };
+        let reply = |conversation| Subject::from(format!("{inbox}.{conversation}"));
         Ok(Self {
             client,
-            messages,
+            messages: select_all(messages),
             acks,
-            subjects: all(&to.subject),
-            inboxes: all(&inbox),
+            subjects: conversations.clone().map(subject).collect(),
+            inboxes: conversations.map(reply).collect(),
         })
     }
 

@@ -52,10 +52,11 @@ fn positive(text: &str) -> Result<f64, String> {
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     let flags = &args.flags;
+    let peers = flags.peers().await?;
     let options = child::Options::default();
     let target = Target::open(&flags.target, connection, &options).await?;
     let wants_ceilings = flags.wants_ceilings(&target);
-    let mut facts = flags.facts(&target);
+    let mut facts = flags.facts(&target, &peers);
     if wants_ceilings {
         facts = ceiling::with_sync(facts, flags).await?;
     }
@@ -64,7 +65,7 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     if wants_ceilings {
         sheet.ceilings(&unpaced, &Ceilings::measure(&unpaced, flags).await?)?;
     }
-    let systems = flags.systems(target)?;
+    let systems = System::all(target, peers);
     let mut rates = args.rate;
     if rates.is_empty() {
         let load = Load::new(unpaced.clone());

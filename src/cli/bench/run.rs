@@ -39,6 +39,13 @@ pub(super) struct Outcome {
 }
 
 impl System {
+    /// All that are measured, Turnwire first.
+    pub(super) fn all(target: Target, peers: Vec<Peer>) -> Vec<Self> {
+        let mut systems = vec![Self::Turnwire(Box::new(target))];
+        systems.extend(peers.into_iter().map(Self::Nats));
+        systems
+    }
+
     pub(super) fn name(&self) -> String {
         match self {
             Self::Turnwire(_) => "turnwire".to_owned(),

@@ -40,15 +40,16 @@ impl Args {
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     let flags = &args.flags;
+    let peers = flags.peers().await?;
     let options = child::Options::default();
     let target = Target::open(&flags.target, connection, &options).await?;
     let wants_ceilings = flags.wants_ceilings(&target);
-    let mut facts = flags.facts(&target);
+    let mut facts = flags.facts(&target, &peers);
     if wants_ceilings {
         facts = ceiling::with_sync(facts, flags).await?;
     }
     let mut sheet = Sheet::begin("turns", &facts, false, json)?;
-    let systems = flags.systems(target)?;
+    let systems = System::all(target, peers);
     for conversations in &args.conversations {
         let level = flags.level(*conversations, None);
         if wants_ceilings {
