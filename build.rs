@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut config = tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::proto::codec::Codec")
         .bytes(".turnwire.v1");
     for message in messages(&api) {
         if !CARRIERS.contains(&message.as_str()) && !ENVELOPES.contains(&message.as_str()) {

@@ -2,6 +2,7 @@
 
 mod address;
 mod connection;
+mod descriptors;
 mod escape;
 mod exit;
 mod fresh;

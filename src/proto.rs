@@ -3,6 +3,8 @@
 //! The messages of `turnwire.v1` are those of `turnwire-client`, so that the gateway, the command
 //! line and users hold the same types. What the gateway adds is in [`server`] and [`storage`].
 
+pub mod codec;
+
 pub use turnwire_client::proto as v1;
 
 /// Server stubs of `turnwire.v1`, and the responses that carry activities in encoded form.

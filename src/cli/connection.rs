@@ -30,6 +30,10 @@ impl Connection {
         Client::connect(gateway, self.options()).await
     }
 
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     pub(super) fn options(&self) -> ClientOptions {
         ClientOptions {
             token: self.token.clone().map(Into::into),

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{interrupt, output};
+use tracing::debug;
+
+use super::{descriptors, interrupt, output};
 use crate::config::{Config, Overrides};
 use crate::observability::logs;
 use crate::server::{Parts, Server};
@@ -49,12 +51,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     .await
 }
 
-/// Runs a gateway until `shutdown` completes and it has drained; calls `bound` when it listens.
+/// Runs a gateway, with as many connections as the system lets it have, until `shutdown` completes and it has drained; calls `bound` when it listens.
 pub(super) async fn serve(
     config: &Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
     bound: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let descriptors = descriptors::raise();
+    debug!(
+        descriptors.from = descriptors.from,
+        descriptors.to = descriptors.to,
+        "as many file descriptors as this process may have"
+    );
     let server = Server::bind(config, Parts::default()).await?;
     bound(server.address())?;
     Ok(server.run(shutdown).await?)

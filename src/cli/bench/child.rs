@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{ChildStdout, Command};
 
@@ -34,6 +34,9 @@ pub(super) const LISTENING: &str = "listening on ";
 
 /// How long a gateway may take to open its store and listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may take to stop in good order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a benchmark wants different from the usual.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +96,6 @@ impl Child {
     }
 
     /// Starts it again on the data that it has. It listens elsewhere afterwards.
-    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
     pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
         self.kill().await?;
         self.process = spawn(&self.scratch).await?;
@@ -111,16 +113,20 @@ impl Child {
     }
 
     /// Its process; `None` once it has ended.
-    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
     pub(super) fn pid(&self) -> Option<u32> {
         self.process.process.id()
     }
 
     /// What it has in memory, if the system says it: resident, file pages included.
-    #[allow(dead_code, reason = "for the benchmarks that are still to come")]
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
         facts::member(&status, "VmRSS").and_then(facts::kilobytes)
+    }
+
+    /// The same, with each page divided by how many processes have it.
+    pub(super) fn proportional_bytes(&self) -> Option<u64> {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()?)).ok()?;
+        facts::member(&rollup, "Pss").and_then(facts::kilobytes)
     }
 
     /// Kills it, as a crash would; its data stays. Does nothing when it was killed before.
@@ -137,6 +143,24 @@ impl Child {
             bail!("the gateway has stopped by itself: {status}");
         }
         process.kill().await.context("cannot stop the gateway")
+    }
+
+    /// Asks it to stop, as an operator does, and waits until it has; its data stays.
+    ///
+    /// # Errors
+    ///
+    /// It did not stop in time, or not in good order.
+    pub(super) async fn terminate(&mut self) -> anyhow::Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw);
+        let pid = pid.context("the gateway does not run")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .context("cannot ask the gateway to stop")?;
+        let status = tokio::time::timeout(STOP_TIMEOUT, self.process.process.wait())
+            .await
+            .context("the gateway did not stop in time")??;
+        ensure!(status.success(), "the gateway stopped with {status}");
+        Ok(())
     }
 
     /// Kills it: there is nothing that it should keep.

@@ -161,6 +161,14 @@ impl Load {
         self.turn(conversation).number
     }
 
+    /// Turns that were begun so far.
+    pub(super) fn turns(&self) -> u64 {
+        let conversations = 0..self.level.conversations;
+        conversations
+            .map(|conversation| self.current_turn(conversation))
+            .sum()
+    }
+
     /// Ends a conversation's turn, and returns the number of the next if one begins now.
     ///
     /// # Errors

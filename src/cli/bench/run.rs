@@ -70,7 +70,7 @@ impl System {
     /// Runs one level: all streams open first, then the clock starts.
     pub(super) async fn run(&self, load: &Load) -> anyhow::Result<Outcome> {
         match self {
-            Self::Turnwire(target) => drive(load, open(target, load).await?).await,
+            Self::Turnwire(target) => turnwire(target, load).await,
             Self::Nats(peer) => {
                 // They are removed even if the level failed: a peer is not ours to fill.
                 let queues = peer.create(load).await?;
@@ -97,6 +97,11 @@ impl User {
             Self::Nats(user) => user.run(clock).await,
         }
     }
+}
+
+/// Runs one level against a gateway.
+pub(super) async fn turnwire(target: &Target, load: &Load) -> anyhow::Result<Outcome> {
+    drive(load, open(target, load).await?).await
 }
 
 async fn open(target: &Target, load: &Load) -> anyhow::Result<Open> {

@@ -65,6 +65,12 @@ impl Target {
         self.child.as_ref().map(Child::data)
     }
 
+    /// What a gateway of its own has in memory, in MiB.
+    pub(super) fn resident_mib(&self) -> Option<f64> {
+        let bytes = self.child.as_ref()?.resident_bytes()?;
+        Some(bytes as f64 / f64::from(1 << 20))
+    }
+
     /// Ends the gateway of its own. Fails if it has ended by itself.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         match self.child {
