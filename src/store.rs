@@ -46,6 +46,12 @@ pub trait Store: Send + Sync + 'static {
     /// after the store was opened again. If it is, it is whole. Nothing else is ever left behind.
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), Error>;
 
+    /// Whether a synced commit may take so long that its caller should do something else meanwhile:
+    /// then it is called on another thread when there is something else to do.
+    fn blocks(&self) -> bool {
+        true
+    }
+
     /// Returns the value of `key`, or `None` when there is none.
     ///
     /// # Errors

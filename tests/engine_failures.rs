@@ -6,10 +6,12 @@
 //! round is left to the threads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use prost::Message;
 use rand::rngs::StdRng;
@@ -24,7 +26,7 @@ use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
 use turnwire::proto::v1;
 use turnwire::store::memory::Verdict;
-use turnwire::store::{self, Durability, Memory, Order};
+use turnwire::store::{self, Batch, Durability, Key, KeyRange, Memory, Order, Store};
 
 const BOT: &str = "echo";
 const CHANNEL: &str = "chat";
@@ -95,8 +97,53 @@ impl Failure {
     }
 }
 
+/// The same store as one that a shard does not wait for: rounds are written on another thread while
+/// the next ones are decided on top of them.
+struct Slow(Memory);
+
+impl Store for Slow {
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), store::Error> {
+        self.0.commit(batch, durability)
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn get(&self, key: &Key<'_>) -> Result<Option<Bytes>, store::Error> {
+        self.0.get(key)
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), store::Error> {
+        self.0.scan(range, order, visit)
+    }
+
+    fn free_bytes(&self) -> Result<u64, store::Error> {
+        self.0.free_bytes()
+    }
+}
+
+/// How rounds are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rounds {
+    /// Each where it was decided: what waits makes up one round.
+    Here,
+    /// Each elsewhere, if anything waits: a command makes up a round.
+    InFlight,
+}
+
+impl Rounds {
+    const BOTH: [Self; 2] = [Self::Here, Self::InFlight];
+}
+
 /// An engine on a store that outlives it.
 struct Gateway {
+    rounds: Rounds,
     memory: Memory,
     clock: Arc<Manual>,
     engine: Engine,
@@ -105,10 +152,15 @@ struct Gateway {
 
 impl Gateway {
     fn new() -> Self {
+        Self::with(Rounds::Here)
+    }
+
+    fn with(rounds: Rounds) -> Self {
         let memory = Memory::new();
         let clock = Arc::new(Manual::new(Timestamp(1_700_000_000_000)));
-        let engine = Self::open(&memory, &clock, 1);
+        let engine = Self::open(rounds, &memory, &clock, 1);
         Self {
+            rounds,
             memory,
             clock,
             engine,
@@ -116,7 +168,7 @@ impl Gateway {
         }
     }
 
-    fn open(memory: &Memory, clock: &Arc<Manual>, epoch: u32) -> Engine {
+    fn open(rounds: Rounds, memory: &Memory, clock: &Arc<Manual>, epoch: u32) -> Engine {
         let bot = Bot {
             account: v1::ChannelAccount {
                 id: Some(BOT.to_owned()),
@@ -132,14 +184,23 @@ impl Gateway {
             outbound: Outbound::Queue,
             service_url: None,
         };
+        let (store, limits): (Arc<dyn Store>, _) = match rounds {
+            Rounds::Here => (Arc::new(memory.clone()), Limits::default()),
+            Rounds::InFlight => {
+                let limits = Limits {
+                    shard_round: 1,
+                    ..Limits::default()
+                };
+                (Arc::new(Slow(memory.clone())), limits)
+            }
+        };
         let settings = Settings {
-            limits: Limits::default(),
+            limits,
             bots: HashMap::from([(BOT.into(), bot)]),
             channels: HashMap::from([(CHANNEL.into(), channel)]),
             shards: 1,
             seed: 7,
         };
-        let store = Arc::new(memory.clone());
         let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
         Engine::open(store, epoch, clock, settings, Arc::new(Metrics::new())).expect("it opens")
     }
@@ -183,7 +244,7 @@ impl Gateway {
         self.memory.heal();
         let lost = self.memory.crash(keep);
         self.epoch += 1;
-        self.engine = Self::open(&self.memory, &self.clock, self.epoch);
+        self.engine = Self::open(self.rounds, &self.memory, &self.clock, self.epoch);
         lost
     }
 
@@ -693,9 +754,9 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, rounds: Rounds) -> Self {
         Self {
-            gateway: Gateway::new(),
+            gateway: Gateway::with(rounds),
             random: StdRng::seed_from_u64(seed),
             books: BTreeMap::new(),
             bots: Vec::new(),
@@ -1282,11 +1343,69 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
+/// Posts that come while a round is written: the first of `ids` is in flight when the rest are
+/// decided.
+async fn post_together(
+    gateway: &Gateway,
+    key: &ConversationKey,
+    ids: &[&str],
+) -> Vec<Result<Appended, Error>> {
+    let posts = ids.iter().map(|id| gateway.post(key, id));
+    futures_util::future::join_all(posts).await
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_known_to_what_is_decided_on_top_of_it() {
+    let gateway = Gateway::with(Rounds::InFlight);
+    let key = conversation("c");
+    let flights = Arc::new(AtomicUsize::new(0));
+    let test = std::thread::current().id();
+    let elsewhere = Arc::clone(&flights);
+    gateway.memory.on_commit(move |_, _| {
+        if std::thread::current().id() != test {
+            elsewhere.fetch_add(1, Ordering::Relaxed);
+        }
+        Verdict::Apply
+    });
+    let posted = post_together(&gateway, &key, &["a", "a", "b", "a", "c"]).await;
+    let posted: Vec<_> = posted
+        .into_iter()
+        .map(|posted| posted.expect("it is taken"))
+        .map(|posted| (posted.sequence.0, posted.repeated))
+        .collect();
+    assert_eq!(
+        posted,
+        [(1, false), (1, true), (2, false), (1, true), (3, false)]
+    );
+    assert_eq!(gateway.last(&key), 3);
+    assert!(flights.load(Ordering::Relaxed) > 0, "none was in flight");
+    gateway.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_flight_that_fails_takes_along_what_was_decided_on_top_of_it() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::with(Rounds::InFlight);
+        let key = conversation("c");
+        gateway.fail_next(1, how);
+        let posted = post_together(&gateway, &key, &["a", "b"]).await;
+        for result in posted {
+            assert!(matches!(result, Err(Error::StoreFailed(_))), "{result:?}");
+        }
+        gateway.advance(AFTER_A_FAILURE).await;
+        let written = u64::from(how == Failure::ApplyAndFail);
+        assert_eq!(gateway.last(&key), written, "{how:?}");
+        let posted = gateway.post(&key, "b").await.expect("it is healthy again");
+        assert_eq!((posted.sequence.0, posted.repeated), (written + 1, false));
+        gateway.engine.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn whatever_fails_and_whenever_all_promises_hold() {
     for seed in seeds() {
         println!("seed {seed}");
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, Rounds::BOTH[seed as usize % 2]);
         for _ in 0..150 {
             world.step(true).await;
         }
@@ -1299,7 +1418,7 @@ async fn whichever_commit_fails_all_promises_hold() {
     for how in Failure::BOTH {
         for broken in 0..80 {
             println!("commit {broken}, {how:?}");
-            let mut world = World::new(broken as u64 % 4);
+            let mut world = World::new(broken as u64 % 4, Rounds::BOTH[broken % 2]);
             let commits = AtomicUsize::new(0);
             world.gateway.memory.on_commit(move |_, _: Durability| {
                 if commits.fetch_add(1, Ordering::Relaxed) == broken {

@@ -28,6 +28,8 @@ pub(crate) struct Round {
     pub(crate) dirty: Vec<usize>,
     /// Subscribers for whom there may be something to hand over.
     pub(crate) pump: Vec<usize>,
+    /// Commands decided.
+    pub(crate) decided: usize,
     /// Deliveries handed over.
     pub(crate) handed_over: usize,
     /// Encoded keys of members who were removed and are still in the store.
@@ -61,6 +63,7 @@ impl Round {
             durability: Durability::Buffered,
             dirty: Vec::new(),
             pump: Vec::new(),
+            decided: 0,
             handed_over: 0,
             removed_members: HashSet::new(),
             results: HashMap::new(),

@@ -19,6 +19,7 @@ pub(super) mod once;
 mod queue;
 mod residency;
 mod retention;
+mod write;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -26,19 +27,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tracing::error;
 
 use crate::clock::{Clock, Timestamp};
 use crate::engine::command::{Backlog, Command};
 use crate::engine::conversation::Conversation;
-use crate::engine::error::Error;
 use crate::engine::lock;
 use crate::engine::round::Round;
 use crate::engine::session::{self, Session, Subscriber};
@@ -46,15 +44,12 @@ use crate::engine::settings::Settings;
 use crate::id::{ChannelId, ConversationKey, ConversationNumber, DeliveryId};
 use crate::metrics::Metrics;
 use crate::proto::v1;
-use crate::store::keys::Key;
-use crate::store::{Durability, Store};
+use crate::store::Store;
 
 /// Most shards of an engine.
 pub(crate) const MOST: usize = 64;
 /// How often a shard looks for conversations to let go, and publishes what waits.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a shard hands nothing over after the store has failed.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often conversations that could not be read are looked at again.
 const READ_AGAIN: Duration = Duration::from_secs(60);
 /// Conversations that may have work that are looked at in one round.
@@ -229,6 +224,8 @@ pub(crate) struct Shard {
     next_tick: Timestamp,
     paused_until: Timestamp,
     draining: bool,
+    /// The round that is being written.
+    flight: Option<write::Flight>,
 }
 
 impl Shard {
@@ -263,6 +260,7 @@ impl Shard {
             next_tick: now.after(TICK),
             paused_until: Timestamp::default(),
             draining: false,
+            flight: None,
             shared,
         }
     }
@@ -272,45 +270,86 @@ impl Shard {
         let mut inbox = Vec::new();
         let mut alarm: Option<(Timestamp, crate::clock::Sleep)> = None;
         let most = self.shared.settings.limits.shard_round;
+        let mut round: Option<Round> = None;
+        let mut stop = None;
+        let mut writing: Option<write::Writing> = None;
         loop {
-            let wake = self.next_wake();
-            if alarm.as_ref().is_none_or(|(at, _)| *at != wake) {
-                alarm = Some((wake, self.shared.clock.sleep_until(wake)));
+            if let Some(task) = &mut writing {
+                // The next round is decided while one is written, and ends when that has landed.
+                let room = most - round.as_ref().map_or(0, |round| round.decided);
+                tokio::select! {
+                    biased;
+                    written = task => {
+                        writing = None;
+                        // It panics only if the store does, which is what a broken invariant is.
+                        let written = written.expect("a commit does not panic");
+                        round = self.land(written, round);
+                        match (&round, &stop) {
+                            (Some(_), _) => {}
+                            (None, Some(_)) => break,
+                            (None, None) => continue,
+                        }
+                    }
+                    count = commands.recv_many(&mut inbox, room), if room > 0 && stop.is_none() => {
+                        if count == 0 {
+                            stop = Some(None);
+                        }
+                    }
+                }
+            } else if round.is_none() {
+                let wake = self.next_wake();
+                if alarm.as_ref().is_none_or(|(at, _)| *at != wake) {
+                    alarm = Some((wake, self.shared.clock.sleep_until(wake)));
+                }
+                let Some((_, sleep)) = &mut alarm else {
+                    unreachable!("it was just set")
+                };
+                let has_more = self.unfinished || !self.unsorted.is_empty();
+                self.unfinished = false;
+                tokio::select! {
+                    biased;
+                    count = commands.recv_many(&mut inbox, most) => if count == 0 { break },
+                    () = std::future::ready(()), if has_more => {}
+                    () = sleep => alarm = None,
+                }
             }
-            let Some((_, sleep)) = &mut alarm else {
-                unreachable!("it was just set")
-            };
-            let has_more = self.unfinished || !self.unsorted.is_empty();
-            self.unfinished = false;
-            tokio::select! {
-                biased;
-                count = commands.recv_many(&mut inbox, most) => if count == 0 { break },
-                () = std::future::ready(()), if has_more => {}
-                () = sleep => alarm = None,
-            }
-            let mut round = Round::new(self.shared.clock.now());
-            let mut stop = None;
-            self.shared.metrics.round_size.observe(inbox.len() as f64);
+            let open = round.get_or_insert_with(|| Round::new(self.shared.clock.now()));
+            open.decided += inbox.len();
             for command in inbox.drain(..) {
-                stop = self.decide(command, &mut round).or(stop);
+                stop = self.decide(command, open).map(Some).or(stop);
             }
-            round.pump.append(&mut self.pump_next);
-            self.sort(&mut round);
-            self.fire_timers(&mut round);
-            self.tick(&mut round);
-            self.retain(&mut round);
-            self.pump_all(&mut round);
-            self.conclude(round);
+            if writing.is_some() {
+                continue;
+            }
+            let Some(mut ended) = round.take() else {
+                unreachable!("it was just made")
+            };
+            self.end(&mut ended);
+            // One that nobody waits behind is written here and now, without waking another thread.
+            let here = commands.is_empty() || stop.is_some() || !self.shared.store.blocks();
+            writing = self.write(ended, here);
             // Those who were told something are to say it before the next round blocks their worker.
             tokio::task::yield_now().await;
-            if let Some(stopped) = stop {
-                self.leave();
-                // Whoever asked may have gone away.
-                let _ = stopped.send(());
-                return;
+            if writing.is_none() && stop.is_some() {
+                break;
             }
         }
         self.leave();
+        if let Some(Some(stopped)) = stop {
+            // Whoever asked may have gone away.
+            let _ = stopped.send(());
+        }
+    }
+
+    /// Does what a round does besides its commands.
+    fn end(&mut self, round: &mut Round) {
+        self.shared.metrics.round_size.observe(round.decided as f64);
+        round.pump.append(&mut self.pump_next);
+        self.sort(round);
+        self.fire_timers(round);
+        self.tick(round);
+        self.retain(round);
+        self.pump_all(round);
     }
 
     fn decide(
@@ -370,72 +409,6 @@ impl Shard {
         }
         if self.paused_until <= round.now {
             round.pump.extend(0..self.subscribers.len());
-        }
-    }
-
-    /// Writes the round and tells everyone what became of it.
-    fn conclude(&mut self, mut round: Round) {
-        let dirty = std::mem::take(&mut round.dirty);
-        let mut head = Vec::new();
-        for &slot in &dirty {
-            let conversation = &mut self.conversations[slot];
-            head.clear();
-            conversation.encode_head(&mut head);
-            match conversation.newest.take() {
-                Some(newest) => round.put(conversation.number, &newest, &head),
-                None => {
-                    let key = Key::Head {
-                        conversation: conversation.number,
-                    };
-                    round.batch.put(&key, &head);
-                }
-            }
-            if !std::mem::replace(&mut conversation.marked_live, true) {
-                round.batch.put(
-                    &Key::Live {
-                        conversation: &conversation.key,
-                    },
-                    Bytes::new(),
-                );
-            }
-            conversation.dirty = false;
-            conversation.touched = round.now;
-        }
-        let limits = &self.shared.settings.limits;
-        if round.batch.is_empty() {
-            return round.conclude(limits);
-        }
-        let batch = std::mem::take(&mut round.batch);
-        let started = tokio::time::Instant::now();
-        let written = self.shared.store.commit(batch, round.durability);
-        let metrics = &self.shared.metrics;
-        if round.durability == Durability::Synced {
-            metrics.store_commits.inc();
-            metrics
-                .store_commit_duration
-                .observe(started.elapsed().as_secs_f64());
-        }
-        self.shared
-            .healthy
-            .store(written.is_ok(), Ordering::Relaxed);
-        match written {
-            Ok(()) => {
-                for slot in dirty {
-                    let conversation = &mut self.conversations[slot];
-                    conversation.durable = conversation.last;
-                }
-                round.conclude(limits);
-            }
-            Err(failure) => {
-                error!(shard = self.index, %failure, "the store did not take a write");
-                metrics.store_failures.inc();
-                self.paused_until = round.now.after(FAILURE_PAUSE);
-                let failure = Arc::new(failure);
-                for slot in dirty {
-                    self.forget(slot);
-                }
-                round.fail(|| Error::StoreFailed(Arc::clone(&failure)));
-            }
         }
     }
 

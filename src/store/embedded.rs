@@ -41,7 +41,8 @@ pub struct Options {
     /// Memory for blocks read from disk, in bytes. Default 64 MiB.
     pub cache_bytes: u64,
     /// Memory in which activities gather before they become a file, in bytes; twice as much while
-    /// one is written. Only taken when a store is created. Default 64 MiB.
+    /// one is written. Only taken when a store is created. Default 8 MiB: what is searched at each
+    /// append should stay in the processor's cache.
     pub memtable_bytes: u64,
     /// How large journals may be together before what keeps the oldest is written out, in bytes, at
     /// least 64 MiB. A store that was not closed replays up to so much as it opens. Default 192 MiB.
@@ -55,7 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 64 * MIB,
-            memtable_bytes: 64 * MIB,
+            memtable_bytes: 8 * MIB,
             journal_bytes: 192 * MIB,
             worker_threads: 1,
         }
@@ -308,7 +309,7 @@ impl Keyspaces {
 fn hot_options(_: &Options) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // The same keys over and over: a larger one would hold more versions that nobody reads.
-        .max_memtable_size(16 * MIB)
+        .max_memtable_size(4 * MIB)
         .data_block_compression_policy(CompressionPolicy::disabled())
         .expect_point_read_hits(true)
 }
@@ -333,7 +334,7 @@ fn activity_options(options: &Options) -> KeyspaceCreateOptions {
 fn idempotency_options(_: &Options) -> KeyspaceCreateOptions {
     let bloom = |policy| FilterPolicyEntry::Bloom(policy);
     KeyspaceCreateOptions::default()
-        .max_memtable_size(32 * MIB)
+        .max_memtable_size(4 * MIB)
         // Hashes.
         .data_block_compression_policy(CompressionPolicy::disabled())
         // Each append asks for two keys that are not there: with filters at every level, to the
@@ -346,7 +347,7 @@ fn idempotency_options(_: &Options) -> KeyspaceCreateOptions {
 }
 
 fn rest_options(_: &Options) -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(8 * MIB)
+    KeyspaceCreateOptions::default().max_memtable_size(4 * MIB)
 }
 
 fn open_database(path: &Path, options: &Options) -> Result<Database, Failure> {

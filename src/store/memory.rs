@@ -162,6 +162,11 @@ impl Store for Memory {
         }
     }
 
+    /// It does not, and so what a shard does with it has one order.
+    fn blocks(&self) -> bool {
+        false
+    }
+
     fn get(&self, key: &Key<'_>) -> Result<Option<Bytes>, Error> {
         Ok(self.lock().entries.get(key.encode().as_slice()).cloned())
     }

@@ -37,7 +37,10 @@ impl Shard {
                 member: id,
             };
             // An unreadable store shows when the round is written.
-            let is_new = round.removed_members.remove(&key.encode())
+            let encoded = key.encode();
+            let flight = self.flight.as_ref();
+            let is_new = round.removed_members.remove(&encoded)
+                || flight.is_some_and(|flight| flight.round.removed_members.contains(&encoded))
                 || !matches!(self.shared.store.get(&key), Ok(Some(_)));
             if renew || is_new {
                 record::put(&mut round.batch, &key, account);

@@ -52,7 +52,9 @@ impl Shard {
     ) -> Result<Option<Appended>, Error> {
         let Some(once) = once else { return Ok(None) };
         let asked = &once.keyed.payload_hash;
-        let appended = match round.results.get(&once.digest) {
+        let in_flight = self.flight.as_ref();
+        let in_flight = in_flight.and_then(|flight| flight.round.results.get(&once.digest));
+        let appended = match round.results.get(&once.digest).or(in_flight) {
             Some(kept) => (kept.payload_hash == *asked).then(|| kept.appended.clone()),
             None => {
                 let conversation = &self.conversations[slot];
