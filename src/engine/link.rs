@@ -203,10 +203,12 @@ impl Link {
         mut activities: Vec<v1::Activity>,
     ) -> Result<(), Error> {
         let limits = self.engine.limits();
-        let drafts = activities
-            .iter_mut()
-            .map(|activity| activity::outbound(activity, limits));
-        let drafts = drafts.collect::<Result<Vec<_>, _>>()?;
+        // With the room it takes and no more: a draft is large, and collecting results makes room for
+        // four.
+        let mut drafts = Vec::with_capacity(activities.len());
+        for activity in &mut activities {
+            drafts.push(activity::outbound(activity, limits)?);
+        }
         let commit = Commit {
             room: self.engine.room(&drafts).await?,
             session: Arc::clone(&self.session),

@@ -14,6 +14,7 @@
 mod acknowledge;
 mod append;
 mod dispatch;
+mod filter;
 mod members;
 pub(super) mod once;
 mod queue;
@@ -148,6 +149,11 @@ impl Ids {
         high << Self::COUNTER_BITS | count
     }
 
+    /// Whether a conversation was started since the store was opened, and so by this shard.
+    fn has_started(&self, conversation: ConversationNumber) -> bool {
+        conversation.0 >> (Self::COUNTER_BITS + Self::SHARD_BITS) == u64::from(self.epoch)
+    }
+
     /// Whether this shard, or one of an earlier epoch, may have made the id.
     fn has_made(&self, id: DeliveryId) -> bool {
         let epoch = (id.0 >> (Self::COUNTER_BITS + Self::SHARD_BITS)) as u32;
@@ -226,6 +232,8 @@ pub(crate) struct Shard {
     draining: bool,
     /// The round that is being written.
     flight: Option<write::Flight>,
+    /// Results that were kept since the shard began.
+    kept: filter::Filter,
 }
 
 impl Shard {
@@ -261,6 +269,7 @@ impl Shard {
             paused_until: Timestamp::default(),
             draining: false,
             flight: None,
+            kept: filter::Filter::default(),
             shared,
         }
     }

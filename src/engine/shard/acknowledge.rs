@@ -192,13 +192,12 @@ impl Shard {
         };
         round.must_be_durable();
         let answered = self.answered(place);
-        let appended = drafts
-            .into_iter()
-            .map(|draft| {
-                let author = Author::Bot(bot.clone());
-                self.write_outbound(place.slot, &draft, author, &answered, round)
-            })
-            .collect();
+        // Collected, they would stay in the much larger allocation of the drafts.
+        let mut appended = Vec::with_capacity(drafts.len());
+        for draft in &drafts {
+            let author = Author::Bot(bot.clone());
+            appended.push(self.write_outbound(place.slot, draft, author, &answered, round));
+        }
         self.let_loose(session.number, delivery, round);
         self.finish(place, round);
         self.count_ack(Outcome::Ok);

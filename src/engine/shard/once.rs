@@ -92,6 +92,10 @@ impl Shard {
             .saturating_sub(1)
             .max(self.generation(conversation.start_time));
         for generation in (oldest..=now).rev() {
+            if self.ids.has_started(conversation.number) && !self.kept.may_have(generation, digest)
+            {
+                continue;
+            }
             let key = Key::Idempotency { generation, digest };
             if let Some(stored) = self.shared.store.get(&key)? {
                 return Ok(Some(record::decode_idempotency(&key, stored)?));
@@ -101,14 +105,18 @@ impl Shard {
     }
 
     /// Keeps the result of an append, written with it.
-    pub(super) fn keep_result(&self, once: Option<Once>, appended: &Appended, round: &mut Round) {
+    pub(super) fn keep_result(
+        &mut self,
+        once: Option<Once>,
+        appended: &Appended,
+        round: &mut Round,
+    ) {
         let Some(Once { digest, keyed }) = once else {
             return;
         };
-        let key = Key::Idempotency {
-            generation: self.generation(round.now),
-            digest,
-        };
+        let generation = self.generation(round.now);
+        self.kept.keep(generation, digest);
+        let key = Key::Idempotency { generation, digest };
         let result = storage::Idempotency {
             payload_hash: keyed.payload_hash.to_vec().into(),
             sequence: appended.sequence.0,
