@@ -116,6 +116,8 @@ fn a_grown_log_is_compared_with_an_empty_one() {
         "1",
         "--conversations",
         "4",
+        "--settle",
+        "0",
         "--seconds",
         "1",
         "--warmup",

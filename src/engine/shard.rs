@@ -330,6 +330,19 @@ impl Shard {
             if writing.is_some() {
                 continue;
             }
+            // Readers that have frames bring them now, without anyone waiting for a reader that has
+            // none: under load a round is larger by it, and there are fewer of them. A lone command
+            // is no load.
+            if open.decided > 1 {
+                tokio::task::yield_now().await;
+                while open.decided < most
+                    && stop.is_none()
+                    && let Ok(command) = commands.try_recv()
+                {
+                    open.decided += 1;
+                    stop = self.decide(command, open).map(Some).or(stop);
+                }
+            }
             let Some(mut ended) = round.take() else {
                 unreachable!("it was just made")
             };

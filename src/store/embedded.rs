@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, LsmError,
@@ -44,8 +45,10 @@ pub struct Options {
     /// one is written. Only taken when a store is created. Default 8 MiB: what is searched at each
     /// append should stay in the processor's cache.
     pub memtable_bytes: u64,
-    /// How large journals may be together before what keeps the oldest is written out, in bytes, at
-    /// least 64 MiB. A store that was not closed replays up to so much as it opens. Default 192 MiB.
+    /// How large full journals may be together before what keeps the oldest is written out, in bytes,
+    /// at least 64 MiB. Opening a store replays them and the present one, of up to 64 MiB, too.
+    /// Default 64 MiB: small tables that are seldom written would keep more of them than is replayed
+    /// in a second.
     pub journal_bytes: u64,
     /// Threads that write out and merge files, at least 1. Default 1: of several the first one takes
     /// no merging, and spins while there is some that waits for the others.
@@ -57,7 +60,7 @@ impl Default for Options {
         Self {
             cache_bytes: 64 * MIB,
             memtable_bytes: 8 * MIB,
-            journal_bytes: 192 * MIB,
+            journal_bytes: 64 * MIB,
             worker_threads: 1,
         }
     }
@@ -335,6 +338,9 @@ fn idempotency_options(_: &Options) -> KeyspaceCreateOptions {
     let bloom = |policy| FilterPolicyEntry::Bloom(policy);
     KeyspaceCreateOptions::default()
         .max_memtable_size(4 * MIB)
+        // Keys are as good as random, so each merge rewrites all of the next level: seldom, then. Well
+        // below the 20 files at which the database slows writers down.
+        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(12)))
         // Hashes.
         .data_block_compression_policy(CompressionPolicy::disabled())
         // Each append asks for two keys that are not there: with filters at every level, to the

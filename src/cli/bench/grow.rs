@@ -51,6 +51,9 @@ pub(super) struct Args {
     /// How long it runs before that
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     warmup: u64,
+    /// How long after the log has grown, for the disk and for merges to finish what that left them
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    settle: u64,
     /// Bytes of text in a message and in its answer
     #[arg(long, value_name = "BYTES", default_value_t = 450, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     size: u32,
@@ -105,12 +108,14 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         .setting("conversations", args.conversations)
         .setting("seconds", args.seconds)
         .setting("warmupSeconds", args.warmup)
+        .setting("settleSeconds", args.settle)
         .setting("threads", args.target.threads);
     let mut table = Table::begin("grow", &facts, COLUMNS, json)?;
     let mut activities = 0;
     for step in STEPS {
         let wanted = args.activities / 100 * step;
         activities += fill(&args, &grown, wanted.saturating_sub(activities)).await?;
+        settle(Duration::from_secs(args.settle)).await?;
         let before = activities;
         let empty = open().await?;
         let mut on_grown = Windows::new()?;
@@ -150,6 +155,16 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
 }
 
 /// Lets the log grow by so many activities, or a few more. Returns by how many.
+/// Waits until the disk has what was written, and then for the gateway's own work on it: a log grows
+/// slower in earnest than it is filled here.
+async fn settle(wait: Duration) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(rustix::fs::sync)
+        .await
+        .context("the disk cannot be synced")?;
+    tokio::time::sleep(wait).await;
+    Ok(())
+}
+
 async fn fill(args: &Args, target: &Target, wanted: u64) -> anyhow::Result<u64> {
     let mut filled = 0;
     let mut slice = SHORTEST_SLICE;
