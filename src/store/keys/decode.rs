@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
 use crate::store::Error;
 
-/// Reads the sequence of an encoded [`Key::Activity`].
+/// Reads the sequence of an encoded [`Key::Activity`](super::Key::Activity).
 ///
 /// # Errors
 ///
@@ -17,7 +17,7 @@ pub fn decode_activity(key: &[u8]) -> Result<Sequence, Error> {
     })
 }
 
-/// Reads the sequence of an encoded [`Key::Receipt`].
+/// Reads the sequence of an encoded [`Key::Receipt`](super::Key::Receipt).
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub fn decode_receipt(key: &[u8]) -> Result<Sequence, Error> {
     })
 }
 
-/// Reads the member id of an encoded [`Key::Member`].
+/// Reads the member id of an encoded [`Key::Member`](super::Key::Member).
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub fn decode_member(key: &[u8]) -> Result<&str, Error> {
     })
 }
 
-/// Reads the conversation of an encoded [`Key::Live`].
+/// Reads the conversation of an encoded [`Key::Live`](super::Key::Live).
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ pub fn decode_live(key: &[u8]) -> Result<ConversationKey, Error> {
     Parts::of(key, Table::Live)?.finish(|parts| Some(owned(parts.conversation()?)))
 }
 
-/// Reads the start time and conversation of an encoded [`Key::Listing`].
+/// Reads the start time and conversation of an encoded [`Key::Listing`](super::Key::Listing).
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn decode_listing(key: &[u8]) -> Result<(Timestamp, ConversationKey), Error>
     })
 }
 
-/// Reads the key of an [`Expiry`](Key::Expiry) entry.
+/// Reads the key of an [`Expiry`](super::Key::Expiry) entry.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ pub fn decode_expiry(key: &[u8]) -> Result<(u32, ConversationKey), Error> {
         .finish(|parts| Some((parts.u32()?, owned(parts.conversation()?))))
 }
 
-/// Reads the generation of an encoded [`Key::Idempotency`].
+/// Reads the generation of an encoded [`Key::Idempotency`](super::Key::Idempotency).
 ///
 /// # Errors
 ///
@@ -95,7 +95,7 @@ pub fn decode_generation(key: &[u8]) -> Result<u32, Error> {
 }
 
 /// Reads the conversation's number, bot id (empty: the channel's egress) and sequence of an encoded
-/// [`Key::DeadLetter`].
+/// [`Key::DeadLetter`](super::Key::DeadLetter).
 ///
 /// # Errors
 ///
