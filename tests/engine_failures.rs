@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,11 +99,34 @@ impl Failure {
 
 /// The same store as one that a shard does not wait for: rounds are written on another thread while
 /// the next ones are decided on top of them.
-struct Slow(Memory);
+struct Slow {
+    memory: Memory,
+    gate: Gate,
+}
+
+/// Holds up the next commit until it is told to go on.
+#[derive(Clone, Default)]
+struct Gate(Arc<Mutex<Option<mpsc::Receiver<()>>>>);
+
+impl Gate {
+    fn close(&self) -> mpsc::Sender<()> {
+        let (go_on, told) = mpsc::channel();
+        *self.0.lock().expect("no panic") = Some(told);
+        go_on
+    }
+
+    fn pass(&self) {
+        let told = self.0.lock().expect("no panic").take();
+        if let Some(told) = told {
+            told.recv().expect("the test goes on");
+        }
+    }
+}
 
 impl Store for Slow {
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), store::Error> {
-        self.0.commit(batch, durability)
+        self.gate.pass();
+        self.memory.commit(batch, durability)
     }
 
     fn blocks(&self) -> bool {
@@ -111,7 +134,7 @@ impl Store for Slow {
     }
 
     fn get(&self, key: &Key<'_>) -> Result<Option<Bytes>, store::Error> {
-        self.0.get(key)
+        self.memory.get(key)
     }
 
     fn scan(
@@ -120,11 +143,11 @@ impl Store for Slow {
         order: Order,
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), store::Error> {
-        self.0.scan(range, order, visit)
+        self.memory.scan(range, order, visit)
     }
 
     fn free_bytes(&self) -> Result<u64, store::Error> {
-        self.0.free_bytes()
+        self.memory.free_bytes()
     }
 }
 
@@ -144,6 +167,7 @@ impl Rounds {
 /// An engine on a store that outlives it.
 struct Gateway {
     rounds: Rounds,
+    gate: Gate,
     memory: Memory,
     clock: Arc<Manual>,
     engine: Engine,
@@ -158,9 +182,11 @@ impl Gateway {
     fn with(rounds: Rounds) -> Self {
         let memory = Memory::new();
         let clock = Arc::new(Manual::new(Timestamp(1_700_000_000_000)));
-        let engine = Self::open(rounds, &memory, &clock, 1);
+        let gate = Gate::default();
+        let engine = Self::open(rounds, &gate, &memory, &clock, 1);
         Self {
             rounds,
+            gate,
             memory,
             clock,
             engine,
@@ -168,7 +194,13 @@ impl Gateway {
         }
     }
 
-    fn open(rounds: Rounds, memory: &Memory, clock: &Arc<Manual>, epoch: u32) -> Engine {
+    fn open(
+        rounds: Rounds,
+        gate: &Gate,
+        memory: &Memory,
+        clock: &Arc<Manual>,
+        epoch: u32,
+    ) -> Engine {
         let bot = Bot {
             account: v1::ChannelAccount {
                 id: Some(BOT.to_owned()),
@@ -191,7 +223,11 @@ impl Gateway {
                     shard_round: 1,
                     ..Limits::default()
                 };
-                (Arc::new(Slow(memory.clone())), limits)
+                let store = Slow {
+                    memory: memory.clone(),
+                    gate: gate.clone(),
+                };
+                (Arc::new(store), limits)
             }
         };
         let settings = Settings {
@@ -244,7 +280,13 @@ impl Gateway {
         self.memory.heal();
         let lost = self.memory.crash(keep);
         self.epoch += 1;
-        self.engine = Self::open(self.rounds, &self.memory, &self.clock, self.epoch);
+        self.engine = Self::open(
+            self.rounds,
+            &self.gate,
+            &self.memory,
+            &self.clock,
+            self.epoch,
+        );
         lost
     }
 
@@ -1343,15 +1385,25 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// Posts that come while a round is written: the first of `ids` is in flight when the rest are
+/// Posts that come while a round is written: the first of `ids` is in flight until the second is
 /// decided.
 async fn post_together(
     gateway: &Gateway,
     key: &ConversationKey,
     ids: &[&str],
 ) -> Vec<Result<Appended, Error>> {
+    let go_on = gateway.gate.close();
     let posts = ids.iter().map(|id| gateway.post(key, id));
-    futures_util::future::join_all(posts).await
+    let release = async {
+        // More often than the shard, on this very thread, has to be asked until it waits.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).expect("a commit waits");
+    };
+    futures_util::future::join(futures_util::future::join_all(posts), release)
+        .await
+        .0
 }
 
 #[tokio::test]
