@@ -283,8 +283,8 @@ impl Store for Embedded {
 impl Keyspaces {
     fn of(&self, table: Table) -> &Keyspace {
         match table {
-            // Small, rewritten all the time or come and gone in a moment, and read by keys that are
-            // mostly there.
+            // Small, rewritten again and again or come and gone in a moment, and read by keys that
+            // are mostly there.
             Table::Meta | Table::Head | Table::Live => &self.hot,
             // Most of the bytes: written once, read in order.
             Table::Activity => &self.activities,
@@ -343,8 +343,8 @@ fn idempotency_options(_: &Options) -> KeyspaceCreateOptions {
         .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(12)))
         // Hashes.
         .data_block_compression_policy(CompressionPolicy::disabled())
-        // Each append asks for two keys that are not there: with filters at every level, to the
-        // last, it reads no block for it.
+        // What is asked for is mostly not there: with filters at every level, to the last, no block
+        // is read for it.
         .expect_point_read_hits(false)
         .filter_policy(FilterPolicy::new([
             bloom(BloomConstructionPolicy::FalsePositiveRate(0.0001)),
