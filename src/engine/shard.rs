@@ -305,7 +305,7 @@ impl Shard {
                         }
                     }
                 }
-            } else if round.is_none() {
+            } else {
                 let wake = self.next_wake();
                 if alarm.as_ref().is_none_or(|(at, _)| *at != wake) {
                     alarm = Some((wake, self.shared.clock.sleep_until(wake)));
