@@ -17,7 +17,7 @@ use turnwire::id::{BotId, ConversationNumber, Sequence};
 use turnwire::proto::storage;
 use turnwire::store::embedded::Options;
 use turnwire::store::keys::OnceDigest;
-use turnwire::store::record::{self, CursorRecord};
+use turnwire::store::record::{self, CursorRecord, HeadRecord};
 use turnwire::store::{Batch, Durability, Embedded, Key, Order, Store};
 
 /// Turns in a batch, each of a conversation of its own.
@@ -180,7 +180,14 @@ impl Writer {
         // The bot's, and that of the channel's egress.
         let cursors = [cursor(BOT), cursor("")].into_iter();
         let mut head = Vec::new();
-        record::encode_head(&mut head, sequence, Sequence(1), BUCKET, cursors);
+        let parts = HeadRecord {
+            last: sequence,
+            first: Sequence(1),
+            retention_bucket: BUCKET,
+            last_change: Sequence::START,
+            ended: false,
+        };
+        record::encode_head(&mut head, parts, cursors);
         let key = Key::Activity {
             conversation,
             sequence,

@@ -7,6 +7,7 @@
 
 mod bot;
 mod channel;
+mod direct_line;
 mod environment;
 mod file;
 mod limits;
@@ -52,6 +53,8 @@ pub struct Config {
     pub principals: Vec<Credentials>,
     /// What is logged, and how.
     pub log: Log,
+    /// Whether it is one to try things with: the chat page is served at `/`. Never said in a file.
+    pub dev: bool,
 }
 
 /// What flags say over the file.
@@ -123,7 +126,11 @@ impl Config {
     ///
     /// When `overrides` ask for an address other machines can reach.
     pub fn dev(overrides: &Overrides) -> Result<Self, Error> {
-        Self::parse(DEV, "dev.toml", &|_| None, overrides)
+        let config = Self::parse(DEV, "dev.toml", &|_| None, overrides)?;
+        Ok(Self {
+            dev: true,
+            ..config
+        })
     }
 }
 
@@ -153,6 +160,7 @@ fn read(mut root: file::Table<'_>, report: &file::Report<'_>, overrides: &Overri
         channels: channels.values,
         principals,
         log,
+        dev: false,
     }
 }
 

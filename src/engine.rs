@@ -65,6 +65,8 @@ struct Inner {
     next_session: AtomicU64,
     random: Mutex<StdRng>,
     draining: AtomicBool,
+    /// Places for those who watch conversations.
+    watchers: Arc<Semaphore>,
 }
 
 /// Where to start following a conversation.
@@ -137,8 +139,10 @@ impl Engine {
             tasks.push(shard::spawn(shard, receiver));
             shards.push(sender);
         }
+        let watchers = shared.settings.limits.watchers;
         Ok(Self {
             inner: Arc::new(Inner {
+                watchers: Arc::new(Semaphore::new(watchers)),
                 room: Arc::new(Semaphore::new(shared.settings.limits.shard_bytes)),
                 shared,
                 shards,
@@ -196,7 +200,26 @@ impl Engine {
         activity: Box<v1::Activity>,
     ) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
-        self.append_post(channel, activity, Reply::Caller(reply))
+        self.append_post(channel, activity, None, Reply::Caller(reply))
+            .await?;
+        result.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    /// Like [`post`](Self::post), made safe to repeat by `key` and not by the activity's id: what is
+    /// posted with a key that was used before, whatever it is, gives the result of the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`post`](Self::post), but for [`Error::IdempotencyMismatch`].
+    pub async fn post_once(
+        &self,
+        channel: &ChannelId,
+        key: String,
+        activity: Box<v1::Activity>,
+    ) -> Result<Appended, Error> {
+        let (reply, result) = oneshot::channel();
+        let key = Some(Keyed::whatever(key));
+        self.append_post(channel, activity, key, Reply::Caller(reply))
             .await?;
         result.await.map_err(|_| Error::ShuttingDown)?
     }
@@ -476,6 +499,7 @@ impl Engine {
         &self,
         channel: &ChannelId,
         mut activity: Box<v1::Activity>,
+        key: Option<Keyed>,
         reply: Reply,
     ) -> Result<(), Error> {
         if !self.inner.shared.settings.channels.contains_key(channel) {
@@ -491,7 +515,8 @@ impl Engine {
             conversation: ConversationId::from(id.unwrap_or_default()),
         };
         let shard = self.shard(&conversation);
-        let key = draft.id.clone().map(|id| Keyed::new(id, &draft));
+        let own = || draft.id.clone().map(|id| Keyed::new(id, &draft));
+        let key = key.or_else(own);
         let conversation = Some(conversation);
         let append = Append {
             room: self.room(std::slice::from_ref(&draft)).await?,

@@ -1,19 +1,43 @@
 //! The HTTP paths beside gRPC, on the same listener.
 
+mod direct_line;
 mod ops;
 mod unknown;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
+use crate::channel::direct_line::{BASE, DirectLine};
 use crate::engine::Engine;
 
 /// Every path on one page: these, and whatever `grpc` serves.
-pub fn routes(engine: Engine, grpc: Router) -> Router {
+pub fn routes(engine: Engine, line: DirectLine, grpc: Router) -> Router {
     let http = Router::new()
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .with_state(engine);
-    http.merge(grpc).fallback(unknown::path)
+    http.nest(BASE, direct_line(line))
+        .merge(grpc)
+        .fallback(unknown::path)
+}
+
+/// The operations of Direct Line 3.0, under its base.
+fn direct_line(line: DirectLine) -> Router {
+    use direct_line::{activities, conversations, problem, session, stream, tokens};
+    Router::new()
+        .route("/tokens/generate", post(tokens::generate))
+        .route("/tokens/refresh", post(tokens::refresh))
+        .route("/conversations", post(conversations::start))
+        .route("/conversations/{id}", get(conversations::reconnect))
+        .route(
+            "/conversations/{id}/activities",
+            get(activities::history).post(activities::post),
+        )
+        .route("/conversations/{id}/stream", get(stream::open))
+        .route("/session/getsessionid", get(session::id))
+        .fallback(problem::unknown_operation)
+        .method_not_allowed_fallback(problem::unknown_method)
+        .layer(direct_line::cors())
+        .with_state(line)
 }

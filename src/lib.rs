@@ -15,6 +15,7 @@ pub mod store;
 pub mod engine;
 
 pub mod auth;
+pub mod channel;
 pub mod status;
 
 pub mod grpc;

@@ -15,6 +15,15 @@ pub struct Limits {
     pub page: usize,
     /// Largest page, in bytes; one item is returned whatever its size. Default 4 MiB.
     pub page_bytes: usize,
+    /// How long the body of an HTTP request may take; of an upload, each part of it that arrives.
+    /// Default 30 s.
+    pub body_timeout: Duration,
+    /// Largest upload, in bytes of all its files. Default 20 MiB.
+    pub attachment_bytes: usize,
+    /// Most files in an upload. Default 20.
+    pub attachment_files: usize,
+    /// How long uploaded files are kept. Default 7 days. Zero keeps them for ever.
+    pub attachment_retention: Duration,
     /// Most delivery ids in one frame. Default 1,000.
     pub ack_ids: usize,
     /// Most activities in one Commit. Default 64.
@@ -84,6 +93,10 @@ impl Default for Limits {
             frame_bytes: 8 * MIB,
             page: 1_000,
             page_bytes: 4 * MIB,
+            body_timeout: Duration::from_secs(30),
+            attachment_bytes: 20 * MIB,
+            attachment_files: 20,
+            attachment_retention: 7 * 24 * HOUR,
             ack_ids: 1_000,
             commit_sends: 64,
             key_bytes: 256,

@@ -11,18 +11,24 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
+use crate::channel::direct_line::{DirectLine, Site};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine, settings};
+use crate::id::ChannelId;
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, Embedded, embedded};
 use crate::{grpc, http};
+
+/// How long streams are given to end, however short the grace is.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +84,7 @@ impl Default for Parts {
 /// A gateway that is bound and not yet serving.
 pub struct Server {
     engine: Engine,
+    line: DirectLine,
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
@@ -113,9 +120,12 @@ impl Server {
             warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
         }
         let grpc = grpc::routes(&engine, authenticator).await?;
-        let router = http::routes(engine.clone(), grpc.prepare().into_axum_router());
+        let line = DirectLine::new(engine.clone(), sites(config))?;
+        let grpc = grpc.prepare().into_axum_router();
+        let router = http::routes(engine.clone(), line.clone(), grpc);
         Ok(Self {
             engine,
+            line,
             listener,
             address,
             router,
@@ -142,6 +152,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
         let Self {
             engine,
+            line,
             listener,
             address,
             router,
@@ -159,6 +170,11 @@ impl Server {
         if !failed {
             info!("draining");
             engine.drain().await;
+        }
+        let grace = engine.limits().shutdown_grace.max(CLOSE_TIMEOUT);
+        // Sockets are no connections of the listener any more.
+        if tokio::time::timeout(grace, line.close()).await.is_err() {
+            warn!("some streams of Direct Line did not end in time");
         }
         engine.stop().await;
         connections.close(engine.limits().shutdown_grace).await;
@@ -196,6 +212,7 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
                 config::Outbound::Watch => settings::Outbound::Watch,
             },
             service_url: channel.service_url.clone(),
+            end_closes: channel.direct_line.is_some(),
         };
         (channel.id.clone(), settings)
     });
@@ -206,6 +223,14 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
         shards: shards(),
         seed,
     }
+}
+
+/// The channels that speak Direct Line.
+fn sites(config: &Config) -> Vec<(ChannelId, Site)> {
+    let sites = config.channels.iter();
+    sites
+        .filter_map(|channel| Some((channel.id.clone(), channel.direct_line.clone()?)))
+        .collect()
 }
 
 /// One shard for every four cores: a shard shares its machine with the sockets it serves, and all

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{debug, warn};
 
+use crate::channel::direct_line;
 use crate::engine::{Error, FrameError};
 use crate::proto::v1;
 use crate::{activity, auth};
@@ -37,6 +38,9 @@ pub enum Failure {
         /// The role that would allow it, or the roles one of which would.
         needs: String,
     },
+    /// Direct Line refused or failed.
+    #[error(transparent)]
+    DirectLine(#[from] direct_line::Error),
     /// A field of a request is wrong.
     #[error("`{field}` {problem}")]
     RequestInvalid {
@@ -95,6 +99,7 @@ impl Failure {
         use v1::Retry::{Later, Never};
         let (reason, code, http, retry) = match self {
             Self::Engine(error) => return row(error),
+            Self::DirectLine(error) => return direct_line_row(error),
             Self::Auth(auth::Error::TokenMissing) => {
                 ("TOKEN_MISSING", Code::Unauthenticated, 401, Never)
             }
@@ -140,6 +145,7 @@ impl Failure {
             | Self::RequestInvalid { field, .. }
             | Self::HelloInvalid { field, .. } => Some((*field).to_owned()),
             Self::Engine(_)
+            | Self::DirectLine(_)
             | Self::Auth(_)
             | Self::RoleMissing { .. }
             | Self::TooManyWatchers { .. }
@@ -209,9 +215,15 @@ impl Failure {
     }
 
     /// Says in the log what its reader can do something about; callers are told the rest.
-    fn note(&self) {
+    pub fn note(&self) {
         match self {
-            Self::Engine(Error::StoreFailed(cause)) => warn!(%cause, "a request failed"),
+            Self::Engine(Error::StoreFailed(cause))
+            | Self::DirectLine(direct_line::Error::Engine(Error::StoreFailed(cause))) => {
+                warn!(%cause, "a request failed")
+            }
+            Self::DirectLine(direct_line::Error::AttachmentsFailed(cause)) => {
+                warn!(%cause, "an attachment could not be stored or read");
+            }
             refused => debug!(reason = refused.row().reason, "refused"),
         }
     }
@@ -232,6 +244,7 @@ pub fn row(error: &Error) -> Row {
         Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
         Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
         Error::ConversationUnknown(_) => ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::ConversationEnded(_) => ("CONVERSATION_ENDED", Code::FailedPrecondition, 409, Never),
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
         Error::GroupsUnsupported(_) => ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never),
@@ -271,6 +284,43 @@ pub fn row(error: &Error) -> Row {
         Error::FrameUnreadable { .. } => ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never),
         Error::HeartbeatMissed(_) => ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later),
         Error::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable, 503, Later),
+    };
+    Row {
+        reason,
+        code,
+        http,
+        retry,
+    }
+}
+
+/// The row of what Direct Line refused or failed at.
+fn direct_line_row(error: &direct_line::Error) -> Row {
+    use direct_line::Error;
+    use v1::Retry::{Later, Never};
+    let (reason, code, http, retry) = match error {
+        Error::Engine(error) => return row(error),
+        Error::CredentialMissing => ("CREDENTIAL_MISSING", Code::Unauthenticated, 401, Never),
+        Error::CredentialUnknown => ("CREDENTIAL_UNKNOWN", Code::Unauthenticated, 403, Never),
+        Error::TokenExpired => ("TOKEN_EXPIRED", Code::Unauthenticated, 403, Never),
+        Error::SecretNeeded => ("SECRET_NEEDED", Code::PermissionDenied, 403, Never),
+        Error::TokenNeeded => ("TOKEN_NEEDED", Code::PermissionDenied, 403, Never),
+        Error::ConversationForeign => ("CONVERSATION_FOREIGN", Code::PermissionDenied, 403, Never),
+        Error::OriginUntrusted => ("ORIGIN_UNTRUSTED", Code::PermissionDenied, 403, Never),
+        Error::StreamUrlExpired => ("STREAM_URL_EXPIRED", Code::Unauthenticated, 403, Never),
+        Error::PropertyMissing(_) => ("PROPERTY_MISSING", Code::InvalidArgument, 400, Never),
+        Error::ArgumentBad { .. } => ("ARGUMENT_BAD", Code::InvalidArgument, 400, Never),
+        Error::SyntaxBad(_) => ("SYNTAX_BAD", Code::InvalidArgument, 400, Never),
+        Error::KindRefused(_) => ("KIND_REFUSED", Code::InvalidArgument, 400, Never),
+        Error::BodyTooLarge { .. } => ("BODY_TOO_LARGE", Code::InvalidArgument, 413, Never),
+        Error::BodyTimeout(_) => ("BODY_TIMEOUT", Code::DeadlineExceeded, 408, Later),
+        Error::MediaTypeUnsupported(_) => {
+            ("MEDIA_TYPE_UNSUPPORTED", Code::InvalidArgument, 415, Never)
+        }
+        Error::AttachmentUnknown => ("ATTACHMENT_UNKNOWN", Code::NotFound, 404, Never),
+        Error::AttachmentsFailed(_) => ("ATTACHMENTS_FAILED", Code::Unavailable, 503, Later),
+        Error::TooManyWatchers { .. } => ("TOO_MANY_WATCHERS", Code::ResourceExhausted, 503, Later),
+        Error::OperationUnknown => ("OPERATION_UNKNOWN", Code::Unimplemented, 404, Never),
+        Error::MethodUnknown => ("METHOD_UNKNOWN", Code::Unimplemented, 405, Never),
     };
     Row {
         reason,

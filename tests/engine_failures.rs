@@ -215,6 +215,7 @@ impl Gateway {
             capabilities: v1::ChannelCapabilities::default(),
             outbound: Outbound::Queue,
             service_url: None,
+            end_closes: false,
         };
         let (store, limits): (Arc<dyn Store>, _) = match rounds {
             Rounds::Here => (Arc::new(memory.clone()), Limits::default()),

@@ -11,12 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of `src/lib.rs`. Each may use those of the lines above its own, and no others.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["proto"],
     &["clock", "id", "limits", "metrics"],
     &["activity", "store"],
     &["engine"],
     &["auth"],
+    &["channel"],
     &["status"],
     &["grpc", "http"],
     &["config"],
@@ -75,6 +76,8 @@ const FENCES: [Fence; 6] = [
         allowed: &[
             "activity/draft.rs",
             "activity/draft",
+            // Stored activities are decoded for clients that read JSON.
+            "channel/direct_line/visibility.rs",
             "activity/json/tests.rs",
             "activity/outline.rs",
             "activity/validate.rs",

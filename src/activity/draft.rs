@@ -47,7 +47,8 @@ pub struct Draft {
     taken: Bytes,
     /// What kind of activity it is.
     pub kind: Kind,
-    /// Inbound: the channel's own id, if it gave one. Outbound: none.
+    /// Inbound: the channel's own id, if it gave one. Outbound: the id of the message that is updated
+    /// or deleted, else none.
     pub id: Option<String>,
     /// Inbound: who did it. Outbound: none.
     pub from: Option<ChannelAccount>,
@@ -126,8 +127,9 @@ pub fn inbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error>
 /// Drafts what a bot or a backend sends. Without a type it is a `message`.
 ///
 /// `replyToId` and `locale` stay if given; `id`, `timestamp`, `serviceUrl`, `channelId`, `from`,
-/// `recipient` and `conversation` are the gateway's, and `callerId` is never carried. Borrows as
-/// [`inbound`] does.
+/// `recipient` and `conversation` are the gateway's, and `callerId` is never carried. A
+/// `messageUpdate` or `messageDelete` keeps its `id`, which says which message it changes. Borrows
+/// as [`inbound`] does.
 ///
 /// # Errors
 ///
@@ -135,7 +137,14 @@ pub fn inbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error>
 pub fn outbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error> {
     validate::outbound(activity, limits)?;
     let mut taken = Fields::default();
-    taken.optional_text(tag::ID, activity.id.take().as_deref());
+    let kind = Kind::from(activity.r#type.as_deref().unwrap_or_default());
+    let changed = match kind {
+        Kind::MessageUpdate | Kind::MessageDelete => activity.id.clone(),
+        _ => None,
+    };
+    if changed.is_none() {
+        taken.optional_text(tag::ID, activity.id.take().as_deref());
+    }
     taken.optional_text(tag::TIMESTAMP, activity.timestamp.take().as_deref());
     taken.optional_text(tag::CALLER_ID, activity.caller_id.take().as_deref());
     taken.optional_text(tag::SERVICE_URL, activity.service_url.take().as_deref());
@@ -147,7 +156,9 @@ pub fn outbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error
     taken.optional_message(tag::UNKNOWN_MEMBERS, stamped.as_ref());
     let kind = &mut activity.r#type;
     kind.get_or_insert_with(|| Kind::Message.as_str().to_owned());
-    Ok(Draft::new(activity, taken))
+    let mut draft = Draft::new(activity, taken);
+    draft.id = changed;
+    Ok(draft)
 }
 
 impl Draft {

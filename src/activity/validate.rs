@@ -137,6 +137,13 @@ pub fn outbound(activity: &Activity, limits: &Limits) -> Result<(), Error> {
     shape_and_size(activity, limits)?;
     if let Some(kind) = &activity.r#type {
         id("type", kind)?;
+        // Which message is changed.
+        if matches!(
+            Kind::from(kind.as_str()),
+            Kind::MessageUpdate | Kind::MessageDelete
+        ) {
+            required_id("id", activity.id.as_deref())?;
+        }
     }
     content(activity)?;
     few("membersAdded", &activity.members_added)?;

@@ -1,6 +1,9 @@
 //! `[[channels]]`: where users are.
 
+use crate::auth::secret::Digest;
+use crate::channel::direct_line::Site;
 use crate::config::bot::Bot;
+use crate::config::direct_line;
 use crate::config::file::{Table, Value};
 use crate::config::named::Named;
 use crate::id::{BotId, ChannelId};
@@ -18,12 +21,15 @@ pub struct Channel {
     pub kind: Kind,
     /// The bot its conversations are routed to; registered.
     pub bot: BotId,
-    /// What it can do. Default: nothing beyond messages between one user and a bot.
+    /// What it can do. Default: nothing beyond messages between one user and a bot; of a
+    /// `direct_line` channel what Web Chat can.
     pub capabilities: ChannelCapabilities,
     /// How what bots say reaches its users.
     pub outbound: Outbound,
     /// The service URL its activities get when they bring none.
     pub service_url: Option<String>,
+    /// What a channel of kind [`Kind::DirectLine`] has besides, and no other.
+    pub direct_line: Option<Site>,
 }
 
 /// How a channel is reached.
@@ -31,6 +37,8 @@ pub struct Channel {
 pub enum Kind {
     /// By adapters that call `ChannelService`.
     Grpc,
+    /// By clients that speak Direct Line 3.0, as Web Chat does. Its users read by watching.
+    DirectLine,
 }
 
 /// How what bots say reaches a channel's users.
@@ -44,9 +52,10 @@ pub enum Outbound {
 }
 
 pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Channel> {
-    let kinds = [("grpc", Kind::Grpc)];
+    let kinds = [("grpc", Kind::Grpc), ("direct_line", Kind::DirectLine)];
     let ways = [("queue", Outbound::Queue), ("watch", Outbound::Watch)];
     let mut channels = Named::new("channel");
+    let mut secrets: Vec<(Digest, usize)> = Vec::new();
     for mut table in tables {
         let id = channels.claim(table.require("id"), check_id);
         let kind = table.require("kind").and_then(|value| value.choice(&kinds));
@@ -57,21 +66,56 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
         let capabilities = table
             .take("capabilities")
             .map(|value| read_capabilities(&value));
-        let outbound = table.take("outbound").and_then(|value| value.choice(&ways));
+        let written = table.take("outbound");
+        let outbound = written.as_ref().and_then(|value| value.choice(&ways));
         let service_url = table.take("service_url").and_then(|value| read_url(&value));
+        let is_direct_line = kind == Some(Kind::DirectLine);
+        let site = is_direct_line
+            .then(|| direct_line::read(&mut table, &mut secrets))
+            .flatten();
+        if is_direct_line && let Some(value) = &written {
+            value.refuse("is not for this kind: its users read by watching");
+        }
+        if !is_direct_line {
+            refuse_keys_of_direct_line(&mut table);
+        }
         table.finish();
         if let (Some(id), Some(kind), Some(bot)) = (id, kind, bot) {
+            let usual = match kind {
+                Kind::Grpc => (ChannelCapabilities::default(), Outbound::Queue),
+                Kind::DirectLine => (what_web_chat_can(), Outbound::Watch),
+            };
             channels.values.push(Channel {
                 id: id.into(),
                 kind,
                 bot: bot.into(),
-                capabilities: capabilities.unwrap_or_default(),
-                outbound: outbound.unwrap_or_default(),
+                capabilities: capabilities.unwrap_or(usual.0),
+                outbound: outbound.unwrap_or(usual.1),
                 service_url,
+                direct_line: site,
             });
         }
     }
     channels
+}
+
+/// What Web Chat shows: it has no groups, and asks nobody to create a conversation.
+fn what_web_chat_can() -> ChannelCapabilities {
+    ChannelCapabilities {
+        update: true,
+        delete: true,
+        typing: true,
+        streaming: true,
+        ..Default::default()
+    }
+}
+
+fn refuse_keys_of_direct_line(table: &mut Table<'_>) {
+    for key in direct_line::KEYS {
+        if let Some(value) = table.take(key) {
+            value.refuse("is only for channels of kind `direct_line`");
+        }
+    }
 }
 
 fn check_id(value: &Value<'_>, id: &str) -> bool {
@@ -112,7 +156,7 @@ fn read_capabilities(value: &Value<'_>) -> ChannelCapabilities {
 
 /// A service URL is opaque to the gateway; only what could not be a URI at all is refused (RFC
 /// 3986, section 3.1: a scheme, then a colon).
-fn read_url(value: &Value<'_>) -> Option<String> {
+pub(super) fn read_url(value: &Value<'_>) -> Option<String> {
     let text = value.label(URL_BYTES)?;
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     let fine = scheme.starts_with(|c: char| c.is_ascii_alphabetic())

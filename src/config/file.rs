@@ -278,6 +278,14 @@ impl<'f> Value<'f> {
         self.in_range(Some(duration), range, unit::show_duration)
     }
 
+    /// Its boolean.
+    pub(super) fn flag(&self) -> Option<bool> {
+        match self.node {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => self.mismatch("`true` or `false`"),
+        }
+    }
+
     /// Its integer, unless that is negative or too large to be one.
     fn integer(&self) -> Option<u64> {
         let DeValue::Integer(integer) = self.node else {

@@ -31,6 +31,10 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         frame_bytes,
         page,
         page_bytes,
+        body_timeout,
+        attachment_bytes,
+        attachment_files,
+        attachment_retention,
         ack_ids,
         commit_sends,
         key_bytes,
@@ -66,6 +70,16 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     size(t, "frame_bytes", frame_bytes, KIB..=256 * MIB);
     count(t, "page", page, 1..=100_000);
     size(t, "page_bytes", page_bytes, 64 * KIB..=256 * MIB);
+    time(t, "body_timeout", body_timeout, SECOND..=10 * MINUTE);
+    size(t, "attachment_bytes", attachment_bytes, KIB..=4 * GIB);
+    count(t, "attachment_files", attachment_files, 1..=1_000);
+    // Zero keeps them for ever.
+    time(
+        t,
+        "attachment_retention",
+        attachment_retention,
+        Duration::ZERO..=36_500 * DAY,
+    );
     count(t, "ack_ids", ack_ids, 1..=100_000);
     count(t, "commit_sends", commit_sends, 1..=1_000);
     size(t, "key_bytes", key_bytes, 16..=4 * KIB);

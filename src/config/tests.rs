@@ -286,8 +286,8 @@ fn unknown_kinds_ways_and_capabilities_name_the_known() {
     for (from, to, known) in [
         (
             "kind = 'grpc'",
-            "kind = 'direct_line'",
-            "no `direct_line`; known are `grpc`",
+            "kind = 'smoke'",
+            "no `smoke`; known are `grpc`, `direct_line`",
         ),
         (
             "kind = 'grpc'",
@@ -307,6 +307,63 @@ fn unknown_kinds_ways_and_capabilities_name_the_known() {
     ] {
         let message = the_problem(&GOOD.replace(from, to));
         assert!(message.contains(known), "{message}");
+    }
+}
+
+#[test]
+fn a_direct_line_channel_has_secrets_and_what_goes_with_them() {
+    let secret = digest("s");
+    let site = |more: &str| {
+        GOOD.replace(
+            "kind = 'grpc'",
+            &format!("kind = 'direct_line'\nsecrets_sha256 = '{secret}'\n{more}"),
+        )
+    };
+    let config = parse(&site("")).expect("valid");
+    let channel = &config.channels[0];
+    assert_eq!(channel.outbound, Outbound::Watch);
+    let read = channel.direct_line.as_ref().expect("a site");
+    assert_eq!(read.secrets, [Digest::of("s")]);
+    assert_eq!(read.token_lifetime, Duration::from_secs(30 * 60));
+    assert!(read.origins.is_empty() && !read.enhanced_authentication);
+
+    let all = "trusted_origins = ['https://a.example', 'http://localhost:*']\n\
+        token_lifetime = '1h'\nenhanced_authentication = true\n\
+        public_url = 'https://chat.example.org/'";
+    let config = parse(&site(all)).expect("valid");
+    let read = config.channels[0].direct_line.as_ref().expect("a site");
+    assert!(read.origins.allows("http://localhost:3000"));
+    assert!(!read.origins.allows("https://b.example"));
+    assert_eq!(read.public_url.as_deref(), Some("https://chat.example.org"));
+
+    for (text, problem) in [
+        (
+            GOOD.replace("'grpc'", "'direct_line'"),
+            "secrets_sha256: is missing",
+        ),
+        (
+            GOOD.replace("'grpc'", "'grpc'\ntoken_lifetime = '1h'"),
+            "only for channels of kind",
+        ),
+        (site("outbound = 'watch'"), "read by watching"),
+        (site("token_lifetime = '1s'"), "out of range"),
+        (site("trusted_origins = ['a.example']"), "no origin"),
+        (site("enhanced_authentication = 'yes'"), "`true` or `false`"),
+        (
+            site("public_url = 'ftp://a.example'"),
+            "no URL of this gateway",
+        ),
+        (
+            site("public_url = 'http://a.example?x'"),
+            "no URL of this gateway",
+        ),
+        (
+            site("").replace(&secret, "dev-secret"),
+            "64 hexadecimal digits",
+        ),
+    ] {
+        let message = the_problem(&text);
+        assert!(message.contains(problem), "{message}");
     }
 }
 

@@ -72,6 +72,14 @@ impl Keyed {
         Self { key, payload_hash }
     }
 
+    /// A key that stands for whatever is posted with it first.
+    pub(crate) fn whatever(key: String) -> Self {
+        Self {
+            key,
+            payload_hash: [0; 32],
+        }
+    }
+
     /// With a conversation reference that is applied as well.
     pub(crate) fn with(mut self, reference: Option<&v1::ConversationReference>) -> Self {
         if let Some(reference) = reference {

@@ -15,7 +15,7 @@ use crate::engine::session::{self, Subscriber};
 use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::Key;
-use crate::store::record::CursorRecord;
+use crate::store::record::{CursorRecord, HeadRecord};
 use crate::store::{self, Store, record};
 
 /// Members whose presence is remembered, so that a known speaker costs no read of the store.
@@ -38,6 +38,10 @@ pub struct Stored {
     pub first: Sequence,
     /// The newest retention bucket in which something was appended.
     pub bucket: u32,
+    /// The newest update or deletion of a message; [`Sequence::START`] while there is none.
+    pub last_change: Sequence,
+    /// Whether it is over: an `endOfConversation` is in the log.
+    pub ended: bool,
     /// Those who must not miss anything.
     pub cursors: Vec<(Reader, Cursor)>,
 }
@@ -111,6 +115,8 @@ impl Stored {
             last: Sequence(head.last_sequence),
             first: Sequence(head.first_sequence),
             bucket: head.retention_bucket,
+            last_change: Sequence(head.last_change_sequence),
+            ended: head.ended,
             cursors: cursors.collect(),
         })
     }
@@ -183,6 +189,8 @@ pub(crate) struct Conversation {
     pub(crate) durable: Sequence,
     pub(crate) first: Sequence,
     pub(crate) bucket: u32,
+    pub(crate) last_change: Sequence,
+    pub(crate) ended: bool,
     pub(crate) seats: Vec<Seat>,
     /// Followers hold the feed; without any it goes.
     pub(crate) feed: Weak<Feed>,
@@ -258,7 +266,14 @@ impl Conversation {
                 after_gap: cursor.after_gap,
             }
         });
-        record::encode_head(to, self.last, self.first, self.bucket, cursors);
+        let head = HeadRecord {
+            last: self.last,
+            first: self.first,
+            retention_bucket: self.bucket,
+            last_change: self.last_change,
+            ended: self.ended,
+        };
+        record::encode_head(to, head, cursors);
     }
 
     /// What seldom changes, as it is stored.

@@ -20,6 +20,9 @@ pub enum Error {
     /// The channel has not started such a conversation, or the caller may not see it.
     #[error("no conversation `{0}`; its channel starts it by posting to it")]
     ConversationUnknown(ConversationKey),
+    /// The conversation is over, and its channel takes nothing more from users then.
+    #[error("conversation `{0}` has ended; start another one")]
+    ConversationEnded(ConversationKey),
     /// The bot does not take part in the conversation.
     #[error("bot `{bot}` does not take part in conversation `{conversation}`")]
     BotAbsent {

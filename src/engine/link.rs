@@ -241,7 +241,9 @@ impl Link {
             frame,
             post_id,
         };
-        self.engine.append_post(channel, activity, reply).await
+        self.engine
+            .append_post(channel, activity, None, reply)
+            .await
     }
 
     /// Tells the stream that one of its frames was refused.

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Timestamp;
 use crate::engine::Engine;
@@ -13,8 +14,8 @@ use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
 use crate::id::{BotId, ChannelId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::v1;
-use crate::store::keys::{self, KeyRange, ListBy};
-use crate::store::{self, Order};
+use crate::store::keys::{self, Key, KeyRange, ListBy};
+use crate::store::{self, Order, Store};
 
 /// Which conversations to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,19 @@ impl Engine {
         )
     }
 
+    /// Whether someone is a member.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreFailed`].
+    pub fn is_member(&self, conversation: ConversationNumber, member: &str) -> Result<bool, Error> {
+        let key = Key::Member {
+            conversation,
+            member,
+        };
+        Ok(self.inner.shared.store.get(&key)?.is_some())
+    }
+
     /// Activities from `from` to `to`, both included, in the given order, up to a page.
     ///
     /// # Errors
@@ -120,6 +134,26 @@ impl Engine {
             order,
             page,
         )
+    }
+
+    /// The account of the bot that a channel's new conversations begin with.
+    #[must_use]
+    pub fn bot_of(&self, channel: &ChannelId) -> Option<&v1::ChannelAccount> {
+        let settings = &self.inner.shared.settings;
+        let channel = settings.channels.get(channel)?;
+        settings.bots.get(&channel.bot).map(|bot| &bot.account)
+    }
+
+    /// A place among those who watch conversations, if there is one. It is free again when dropped.
+    #[must_use]
+    pub fn watch_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.watchers).try_acquire_owned().ok()
+    }
+
+    /// The store, for what is not part of any conversation.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.inner.shared.store
     }
 
     fn collect<T>(

@@ -55,6 +55,8 @@ pub struct Channel {
     pub outbound: Outbound,
     /// Where a bot would call back over HTTP.
     pub service_url: Option<String>,
+    /// Whether users can say nothing more after an `endOfConversation` of either side.
+    pub end_closes: bool,
 }
 
 /// How what bots say reaches a channel's users.

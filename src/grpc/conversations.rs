@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -33,14 +33,11 @@ const REFERENCE_BYTES: usize = 16 * 1024;
 /// The service.
 pub(super) struct Service {
     engine: Engine,
-    /// Places for watchers.
-    watchers: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(engine: Engine) -> Self {
-        let watchers = Arc::new(Semaphore::new(engine.limits().watchers));
-        Self { engine, watchers }
+        Self { engine }
     }
 
     /// A conversation, if the caller may see it; otherwise it is as unknown as one that is not there.
@@ -249,8 +246,8 @@ impl ConversationService for Service {
             let key = convert::key(request.conversation, "conversation")?;
             self.visible(&caller, &key)?;
             let limit = self.engine.limits().watchers;
-            let place = Arc::clone(&self.watchers).try_acquire_owned();
-            let place = place.map_err(|_| Failure::TooManyWatchers { limit })?;
+            let place = self.engine.watch_place();
+            let place = place.ok_or(Failure::TooManyWatchers { limit })?;
             let follower = self.engine.follow(key, start).await?;
             let watch = Watch::new(follower, self.engine.clone(), place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {

@@ -333,6 +333,7 @@ pub fn tables_are_apart(open: Open<'_>) {
     let (conversation, name) = (conversation(1), &name(1));
     let keys = [
         Key::Meta,
+        Key::SigningKey,
         Key::Head { conversation },
         Key::Conversation { conversation: name },
         activity(conversation, 1),

@@ -291,7 +291,8 @@ impl Keyspaces {
             // Written once, read by keys that are mostly not there, removed in bulk.
             Table::Idempotency => &self.idempotency,
             // Seldom written.
-            Table::Conversation
+            Table::SigningKey
+            | Table::Conversation
             | Table::Member
             | Table::Listing
             | Table::DeadLetter

@@ -44,11 +44,12 @@ pub enum Table {
     DeadLetter = 9,
     Receipt = 10,
     Expiry = 11,
+    SigningKey = 12,
 }
 
 impl Table {
     /// Every table, in the order of tags.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Head,
         Self::Conversation,
@@ -60,6 +61,7 @@ impl Table {
         Self::DeadLetter,
         Self::Receipt,
         Self::Expiry,
+        Self::SigningKey,
     ];
 
     /// The first byte of its keys.
@@ -196,6 +198,11 @@ pub enum Key<'a> {
         /// The conversation.
         conversation: &'a ConversationKey,
     },
+
+    /// What the tokens of users are signed with. It lies here, so that tokens outlive a restart.
+    ///
+    /// Lives as long as the store. Key: tag. Value: 32 random bytes.
+    SigningKey,
 }
 
 /// A list that conversations are in.
@@ -261,6 +268,7 @@ impl Key<'_> {
             Self::DeadLetter { .. } => Table::DeadLetter,
             Self::Receipt { .. } => Table::Receipt,
             Self::Expiry { .. } => Table::Expiry,
+            Self::SigningKey => Table::SigningKey,
         }
     }
 
@@ -276,7 +284,7 @@ impl Key<'_> {
     pub fn encode_into(&self, to: &mut Vec<u8>) {
         to.push(self.table().tag());
         match *self {
-            Self::Meta => {}
+            Self::Meta | Self::SigningKey => {}
             Self::Head { conversation } => put_number(to, conversation),
             Self::Conversation { conversation } | Self::Live { conversation } => {
                 put_conversation(to, conversation);
@@ -342,7 +350,7 @@ impl Key<'_> {
             c.channel.as_str().len() + END + c.conversation.as_str().len() + END
         };
         TAG + match *self {
-            Self::Meta => 0,
+            Self::Meta | Self::SigningKey => 0,
             Self::Head { .. } => NUMBER,
             Self::Conversation { conversation } | Self::Live { conversation } => {
                 conversation_len(conversation)
@@ -372,6 +380,7 @@ impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Meta => write!(f, "the store's own record"),
+            Self::SigningKey => write!(f, "the signing key"),
             Self::Head { conversation } => write!(f, "head of {conversation}"),
             Self::Conversation { conversation } => write!(f, "conversation {conversation}"),
             Self::Activity {

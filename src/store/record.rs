@@ -40,6 +40,21 @@ pub struct ActivityRecord<'a> {
     pub head: &'a [u8],
 }
 
+/// A `storage.Head` that is not held as one, without its cursors.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRecord {
+    /// The newest activity.
+    pub last: Sequence,
+    /// The oldest activity that is kept.
+    pub first: Sequence,
+    /// The newest retention bucket in which something was appended.
+    pub retention_bucket: u32,
+    /// The newest update or deletion of a message.
+    pub last_change: Sequence,
+    /// The conversation is over.
+    pub ended: bool,
+}
+
 /// A `storage.Cursor` that is not held as one.
 #[derive(Clone, Copy, Debug)]
 pub struct CursorRecord<'a> {
@@ -69,14 +84,12 @@ pub fn put_activity(batch: &mut Batch, key: &Key<'_>, record: &ActivityRecord<'_
 /// Appends a `storage.Head`: what is written with every turn, and so without making a record first.
 pub fn encode_head<'a>(
     to: &mut Vec<u8>,
-    last: Sequence,
-    first: Sequence,
-    retention_bucket: u32,
+    head: HeadRecord,
     cursors: impl Iterator<Item = CursorRecord<'a>>,
 ) {
     // Tags of `storage.Head`, and then of `storage.Cursor`.
-    put_number(to, 1, last.0);
-    put_number(to, 2, first.0);
+    put_number(to, 1, head.last.0);
+    put_number(to, 2, head.first.0);
     for cursor in cursors {
         encode_key(3, WireType::LengthDelimited, to);
         let numbers = [
@@ -97,7 +110,9 @@ pub fn encode_head<'a>(
             put_number(to, tag, number);
         }
     }
-    put_number(to, 4, retention_bucket.into());
+    put_number(to, 4, head.retention_bucket.into());
+    put_number(to, 5, head.last_change.0);
+    put_number(to, 6, head.ended.into());
 }
 
 fn put_bytes(to: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
@@ -258,6 +273,8 @@ mod tests {
             first_sequence,
             cursors,
             retention_bucket,
+            last_change_sequence: first_sequence / 3,
+            ended: retention_bucket == u32::MAX,
         };
         for head in [
             storage::Head::default(),
@@ -281,9 +298,13 @@ mod tests {
             });
             encode_head(
                 &mut parts,
-                Sequence(head.last_sequence),
-                Sequence(head.first_sequence),
-                head.retention_bucket,
+                HeadRecord {
+                    last: Sequence(head.last_sequence),
+                    first: Sequence(head.first_sequence),
+                    retention_bucket: head.retention_bucket,
+                    last_change: Sequence(head.last_change_sequence),
+                    ended: head.ended,
+                },
                 cursors,
             );
             assert_eq!(parts, encode(&head));

@@ -10,7 +10,7 @@ use super::once::Once;
 use super::queue::Lane;
 use super::residency::is_for;
 use super::{Place, Shard};
-use crate::activity::{Draft, Outline, Stamp};
+use crate::activity::{Draft, Kind, Outline, Stamp};
 use crate::clock::Timestamp;
 use crate::engine::command::{Append, From, Keyed};
 use crate::engine::conversation::{Conversation, Reader, Stored};
@@ -134,6 +134,12 @@ impl Shard {
             && let Some(repeated) = self.seen(&once, slot, round)?
         {
             return Ok(repeated);
+        }
+        let closes = self.shared.settings.channels.get(&key.channel);
+        if closes.is_some_and(|channel| channel.end_closes)
+            && slot.is_some_and(|slot| self.conversations[slot].ended)
+        {
+            return Err(Error::ConversationEnded(key));
         }
         let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);
         if becomes_group && !self.has_groups(&key) {
@@ -324,6 +330,8 @@ impl Shard {
             last: Sequence::START,
             first: Sequence::START.next(),
             bucket: 0,
+            last_change: Sequence::START,
+            ended: false,
             cursors,
         };
         let listings = [
@@ -361,6 +369,7 @@ impl Shard {
     fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
         self.learn_members(slot, draft, round);
         self.freshen_reference(slot, draft, round);
+        let timestamp = self.stamp(round.now);
         let conversation = &self.conversations[slot];
         let id = match &draft.id {
             Some(id) => id.as_str().into(),
@@ -368,7 +377,7 @@ impl Shard {
         };
         let activity = draft.finish(&Stamp {
             id: &id,
-            timestamp: round.now,
+            timestamp,
             channel: conversation.key.channel.as_str(),
             conversation: conversation.account(),
             from: None,
@@ -377,7 +386,7 @@ impl Shard {
             locale: None,
             service_url: conversation.reference.service_url.as_deref(),
         });
-        self.log(slot, Author::Channel, id, activity, round)
+        self.log(slot, Author::Channel, id, &draft.kind, activity, round)
     }
 
     /// Appends what a bot says, with the conversation's reference applied.
@@ -389,15 +398,20 @@ impl Shard {
         answered: &Answered,
         round: &mut Round,
     ) -> Appended {
+        let timestamp = self.stamp(round.now);
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
         let account = author
             .bot()
             .and_then(|bot| self.shared.settings.bots.get(bot));
-        let id = next_activity_id(conversation);
+        // An update or a deletion has the id of the message that it changes.
+        let id = match &draft.id {
+            Some(id) => id.as_str().into(),
+            None => next_activity_id(conversation),
+        };
         let activity = draft.finish(&Stamp {
             id: &id,
-            timestamp: round.now,
+            timestamp,
             channel: conversation.key.channel.as_str(),
             conversation: conversation.account(),
             from: account.map(|bot| &bot.account).or(reference.bot.as_ref()),
@@ -406,7 +420,13 @@ impl Shard {
             locale: answered.locale.as_deref().or(reference.locale.as_deref()),
             service_url: reference.service_url.as_deref(),
         });
-        self.log(slot, author, id, activity, round)
+        self.log(slot, author, id, &draft.kind, activity, round)
+    }
+
+    /// The time that an activity is stamped with.
+    fn stamp(&mut self, now: Timestamp) -> Timestamp {
+        self.stamped = self.stamped.max(now);
+        self.stamped
     }
 
     /// Appends an activity to the log and shows it to all who read it.
@@ -415,6 +435,7 @@ impl Shard {
         slot: usize,
         author: Author,
         activity_id: Arc<str>,
+        kind: &Kind,
         activity: Bytes,
         round: &mut Round,
     ) -> Appended {
@@ -423,6 +444,11 @@ impl Shard {
         let conversation = &mut self.conversations[slot];
         let sequence = conversation.last.next();
         conversation.last = sequence;
+        match kind {
+            Kind::MessageUpdate | Kind::MessageDelete => conversation.last_change = sequence,
+            Kind::EndOfConversation => conversation.ended = true,
+            _ => {}
+        }
         let entry = Arc::new(Entry {
             sequence,
             append_time: round.now,

@@ -56,6 +56,8 @@ impl Shard {
             durable: stored.last,
             first: stored.first,
             bucket: stored.bucket,
+            last_change: stored.last_change,
+            ended: stored.ended,
             seats,
             feed: Weak::new(),
             known_members: Default::default(),

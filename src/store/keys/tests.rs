@@ -88,6 +88,7 @@ proptest! {
                 Key::Idempotency { generation: 1, digest: OnceDigest::new(of, &text, "k") },
                 Key::DeadLetter { conversation: of, bot: &text, sequence },
                 Key::Receipt { conversation: of, sequence },
+                Key::SigningKey,
             ] {
                 assert_eq!(key.encode().len(), key.encoded_len(), "{key:?}");
                 assert_eq!(key.encode().first(), Some(&key.table().tag()));
@@ -186,7 +187,7 @@ fn tags_are_those_on_disk() {
         assert_eq!(Table::from_tag(table.tag()), Some(table));
     }
     assert_eq!(Table::from_tag(0), None);
-    assert_eq!(Table::from_tag(12), None);
+    assert_eq!(Table::from_tag(13), None);
 }
 
 #[test]

@@ -1,0 +1,277 @@
+//! Who calls, and for which conversation (reference, section 1).
+
+use std::time::Duration;
+
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use super::inbound::User;
+use super::origin::Origins;
+use super::token::{self, Claims, Subject, Use, fresh_id};
+use super::{DirectLine, Error, Grant, Parameters, Site};
+use crate::auth::secret::Digest;
+use crate::id::ChannelId;
+
+/// What the id of a user must begin with that a token speaks for, under enhanced authentication.
+const USER_PREFIX: &str = "dl_";
+
+/// Someone who calls, with a credential that is good.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    site: usize,
+    credential: Credential,
+}
+
+#[derive(Clone, Debug)]
+enum Credential {
+    /// A secret of the channel, by its name in tokens.
+    Secret(String),
+    Token(Box<Claims>),
+}
+
+impl Caller {
+    /// Whether it has a secret.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        matches!(self.credential, Credential::Secret(_))
+    }
+
+    /// The token's claims.
+    pub(super) fn claims(&self) -> Option<&Claims> {
+        match &self.credential {
+            Credential::Secret(_) => None,
+            Credential::Token(claims) => Some(claims),
+        }
+    }
+
+    /// The user that the token speaks for.
+    pub(super) fn user(&self) -> Option<User> {
+        let claims = self.claims()?;
+        Some(User {
+            id: claims.user.clone()?,
+            name: claims.name.clone(),
+        })
+    }
+}
+
+impl DirectLine {
+    /// Finds who calls, from the value of `Authorization`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CredentialMissing`], [`Error::CredentialUnknown`], [`Error::TokenExpired`].
+    pub fn authorize(&self, authorization: Option<&str>) -> Result<Caller, Error> {
+        let credential = authorization
+            .and_then(|value| value.trim().split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, credential)| credential.trim())
+            .filter(|credential| !credential.is_empty())
+            .ok_or(Error::CredentialMissing)?;
+        if token::is_token(credential) {
+            return self.token(credential, Use::Call);
+        }
+        self.secret(credential)
+    }
+
+    /// Finds who opens a stream, from the token in its URL.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CredentialUnknown`], [`Error::StreamUrlExpired`].
+    pub(super) fn authorize_stream(&self, token: &str) -> Result<Caller, Error> {
+        self.token(token, Use::Stream).map_err(|error| match error {
+            Error::TokenExpired => Error::StreamUrlExpired,
+            other => other,
+        })
+    }
+
+    fn token(&self, token: &str, purpose: Use) -> Result<Caller, Error> {
+        let now = self.engine().clock().now();
+        let claims = self.inner.key.verify(token, now);
+        let claims = claims.map_err(|error| match error {
+            token::Error::Forged => Error::CredentialUnknown,
+            token::Error::Expired => Error::TokenExpired,
+        })?;
+        let mut sites = self.inner.sites.iter();
+        let site = sites.position(|(channel, site)| {
+            let is_listed = |secret| self.inner.key.name(secret) == claims.kid;
+            channel.as_str() == claims.site && site.secrets.iter().any(is_listed)
+        });
+        let site = site.filter(|_| claims.purpose == purpose);
+        Ok(Caller {
+            site: site.ok_or(Error::CredentialUnknown)?,
+            credential: Credential::Token(Box::new(claims)),
+        })
+    }
+
+    /// Takes the same time whichever secret it is, and whether it is one at all.
+    fn secret(&self, shown: &str) -> Result<Caller, Error> {
+        let shown = Digest::of(shown);
+        let all = self.inner.sites.iter().enumerate();
+        let all = all.flat_map(|(site, (_, of))| of.secrets.iter().map(move |s| (site, s)));
+        // 0 is nobody's. No early exit, so that time tells nothing.
+        let mut found = 0_u64;
+        for (site, secret) in all {
+            found.conditional_assign(&(site as u64 + 1), secret.ct_eq(&shown));
+        }
+        let site = found.checked_sub(1).ok_or(Error::CredentialUnknown)?;
+        Ok(Caller {
+            site: site as usize,
+            credential: Credential::Secret(self.inner.key.name(&shown)),
+        })
+    }
+
+    /// Refuses a page that is not trusted, by its `Origin`. Programs that are no pages have none; under
+    /// enhanced authentication those with a token need one all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OriginUntrusted`].
+    pub fn check_origin(&self, caller: &Caller, origin: Option<&str>) -> Result<(), Error> {
+        let site = self.site(caller);
+        let trusted = self.trusted(caller);
+        let is_trusted = match origin {
+            Some(origin) => trusted.allows(origin),
+            None => !site.enhanced_authentication || caller.has_secret(),
+        };
+        is_trusted.then_some(()).ok_or(Error::OriginUntrusted)
+    }
+
+    /// The channel's list, or else the token's own.
+    pub(super) fn trusted(&self, caller: &Caller) -> Origins {
+        let site = &self.site(caller).origins;
+        if !site.is_empty() {
+            return site.clone();
+        }
+        let mut own = Origins::default();
+        for origin in caller.claims().map_or(&[][..], |claims| &claims.origins) {
+            // Each was looked at before it was signed.
+            let _ = own.trust(origin);
+        }
+        own
+    }
+
+    pub(super) fn site(&self, caller: &Caller) -> &Site {
+        &self.inner.sites[caller.site].1
+    }
+
+    pub(super) fn channel(&self, caller: &Caller) -> &ChannelId {
+        &self.inner.sites[caller.site].0
+    }
+
+    /// Makes a token for a conversation that does not exist yet, and a user, if one is named.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SecretNeeded`] of a caller with a token; under enhanced authentication
+    /// [`Error::PropertyMissing`] and [`Error::ArgumentBad`] when there is no user, or none with such
+    /// an id.
+    pub fn generate(&self, caller: &Caller, parameters: &Parameters) -> Result<Grant, Error> {
+        let Credential::Secret(_) = &caller.credential else {
+            return Err(Error::SecretNeeded);
+        };
+        self.check_user(caller, parameters)?;
+        Ok(self.issue(caller, self.fresh(caller, parameters)).0)
+    }
+
+    /// Makes a token that is good for longer. The old one stays good until it expires, and the streams
+    /// of both stay open.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenNeeded`] of a caller with a secret.
+    pub fn refresh(&self, caller: &Caller) -> Result<Grant, Error> {
+        let claims = caller.claims().ok_or(Error::TokenNeeded)?;
+        Ok(self.issue(caller, claims.subject()).0)
+    }
+
+    /// Refuses a user that a token cannot speak for.
+    pub(super) fn check_user(&self, caller: &Caller, parameters: &Parameters) -> Result<(), Error> {
+        if !self.site(caller).enhanced_authentication {
+            return Ok(());
+        }
+        let user = parameters.user.as_ref().and_then(|user| user.id.as_deref());
+        let user = user.ok_or(Error::PropertyMissing("user.id"))?;
+        if !user.starts_with(USER_PREFIX) {
+            return Err(Error::ArgumentBad {
+                name: "user.id",
+                problem: format!("must begin with `{USER_PREFIX}`"),
+            });
+        }
+        Ok(())
+    }
+
+    /// What a token of a new conversation is made of.
+    pub(super) fn fresh(&self, caller: &Caller, parameters: &Parameters) -> Subject {
+        self.subject(caller, fresh_id(), parameters)
+    }
+
+    /// What a token that a secret asks for is made of.
+    pub(super) fn subject(
+        &self,
+        caller: &Caller,
+        conversation: String,
+        parameters: &Parameters,
+    ) -> Subject {
+        let user = parameters.user.as_ref();
+        let kid = match &caller.credential {
+            Credential::Secret(name) => name.clone(),
+            Credential::Token(claims) => claims.kid.clone(),
+        };
+        Subject {
+            site: self.channel(caller).to_string(),
+            conversation,
+            user: user.and_then(|user| user.id.clone()),
+            name: user.and_then(|user| user.name.clone()),
+            kid,
+            sid: fresh_id(),
+            origins: parameters.trusted_origins.clone(),
+        }
+    }
+
+    /// Signs a token. Returns its claims as well.
+    pub(super) fn issue(&self, caller: &Caller, subject: Subject) -> (Grant, Claims) {
+        let lifetime = self.site(caller).token_lifetime;
+        let now = self.engine().clock().now();
+        let expiry = now.after(lifetime);
+        let claims = Claims::new(Use::Call, subject, fresh_id(), now, expiry);
+        self.inner.streams.extend(&claims.sid, expiry);
+        let grant = Grant {
+            conversation_id: claims.conv.clone(),
+            token: self.inner.key.sign(&claims),
+            expires_in: lifetime.as_secs(),
+        };
+        (grant, claims)
+    }
+
+    /// Where a caller reaches the gateway: by its public URL, or by the authority that it wrote.
+    #[must_use]
+    pub fn base(&self, caller: &Caller, authority: Option<&str>) -> String {
+        match (&self.site(caller).public_url, authority) {
+            (Some(url), _) => url.clone(),
+            (None, Some(authority)) => format!("http://{authority}"),
+            (None, None) => "http://localhost".to_owned(),
+        }
+    }
+
+    /// The URL of a stream, to be opened within a minute.
+    pub(super) fn stream_url(&self, base: &str, of: &Claims, watermark: &str) -> String {
+        const TO_OPEN: Duration = Duration::from_secs(60);
+        let now = self.engine().clock().now();
+        let mut claims = Claims::new(
+            Use::Stream,
+            of.subject(),
+            fresh_id(),
+            now,
+            now.after(TO_OPEN),
+        );
+        claims.until = Some(of.exp);
+        let token = self.inner.key.sign(&claims);
+        // `http` becomes `ws`, and `https` `wss`.
+        let base = base.strip_prefix("http").unwrap_or(base);
+        format!(
+            "ws{base}{}/conversations/{}/stream?watermark={watermark}&t={token}",
+            super::BASE,
+            claims.conv,
+        )
+    }
+}

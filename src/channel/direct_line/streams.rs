@@ -1,0 +1,231 @@
+//! The streams that are open: one for each URL, and none for longer than its token is good.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Timestamp};
+
+/// Why a stream ends, other than by its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A newer one has the same URL.
+    Replaced,
+    /// Its token is no longer good.
+    Expired,
+    /// The gateway is shutting down.
+    Closing,
+}
+
+/// Every open stream.
+#[derive(Debug)]
+pub(super) struct Streams {
+    open: Mutex<Open>,
+    count: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_url: HashMap<String, Arc<Held>>,
+    /// The same by the session of their token, which may have several.
+    by_session: HashMap<String, Vec<Arc<Held>>>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    url: String,
+    session: String,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    until: Timestamp,
+    ending: Option<Ending>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            open: Mutex::default(),
+            count: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Streams {
+    /// Opens one, and ends an older one of the same URL. `None` once everything is closed.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        url: String,
+        session: String,
+        until: Timestamp,
+    ) -> Option<Ticket> {
+        let (state, changes) = watch::channel(State {
+            until,
+            ending: None,
+        });
+        let held = Arc::new(Held {
+            url: url.clone(),
+            session: session.clone(),
+            state,
+        });
+        {
+            let mut open = self.lock();
+            if open.closed {
+                return None;
+            }
+            if let Some(older) = open.by_url.insert(url, Arc::clone(&held)) {
+                older.end(Ending::Replaced);
+            }
+            let all = open.by_session.entry(session).or_default();
+            all.push(Arc::clone(&held));
+        }
+        self.count.send_modify(|count| *count += 1);
+        Some(Ticket {
+            streams: Arc::clone(self),
+            held,
+            changes,
+        })
+    }
+
+    /// The tokens of a session are good for longer, and so are its streams.
+    pub(super) fn extend(&self, session: &str, until: Timestamp) {
+        if let Some(all) = self.lock().by_session.get(session) {
+            for held in all {
+                held.state
+                    .send_modify(|state| state.until = state.until.max(until));
+            }
+        }
+    }
+
+    /// Ends all, and opens no more.
+    pub(super) fn close(&self) {
+        let mut open = self.lock();
+        open.closed = true;
+        for held in open.by_session.values().flatten() {
+            held.end(Ending::Closing);
+        }
+    }
+
+    /// Completes when none is open.
+    pub(super) async fn gone(&self) {
+        // The sender is this one's own.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        // Single inserts and removals: what one holder left is whole.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn end(&self, ending: Ending) {
+        self.state.send_modify(|state| {
+            state.ending.get_or_insert(ending);
+        });
+    }
+}
+
+/// An open stream's place. Dropped, the stream is no longer open.
+#[derive(Debug)]
+pub struct Ticket {
+    streams: Arc<Streams>,
+    held: Arc<Held>,
+    changes: watch::Receiver<State>,
+}
+
+impl Ticket {
+    /// Completes when the stream must end.
+    pub async fn ended(&mut self, clock: &dyn Clock) -> Ending {
+        loop {
+            let state = *self.changes.borrow_and_update();
+            if let Some(ending) = state.ending {
+                return ending;
+            }
+            tokio::select! {
+                // The sender is held by this ticket, too.
+                _ = self.changes.changed() => {}
+                () = clock.sleep_until(state.until) => return Ending::Expired,
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut open = self.streams.lock();
+        let is_this = |held: &Arc<Held>| Arc::ptr_eq(held, &self.held);
+        if open.by_url.get(&self.held.url).is_some_and(is_this) {
+            open.by_url.remove(&self.held.url);
+        }
+        if let Some(all) = open.by_session.get_mut(&self.held.session) {
+            all.retain(|held| !is_this(held));
+            if all.is_empty() {
+                open.by_session.remove(&self.held.session);
+            }
+        }
+        drop(open);
+        self.streams.count.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::clock::Manual;
+
+    const START: Timestamp = Timestamp(1_000);
+
+    fn open(streams: &Arc<Streams>, url: &str) -> Ticket {
+        let until = START.after(Duration::from_secs(60));
+        let ticket = streams.open(url.to_owned(), "session".to_owned(), until);
+        ticket.expect("open")
+    }
+
+    #[tokio::test]
+    async fn a_newer_stream_of_the_same_url_ends_the_older_and_no_other() {
+        let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+        let (mut first, mut other) = (open(&streams, "a"), open(&streams, "b"));
+        let mut second = open(&streams, "a");
+        assert_eq!(first.ended(&clock).await, Ending::Replaced);
+        drop(first);
+        assert!(second.ended(&clock).now_or_never().is_none());
+        assert!(other.ended(&clock).now_or_never().is_none());
+        drop(second);
+        let mut third = open(&streams, "a");
+        assert!(third.ended(&clock).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_token_and_a_refreshed_token_keeps_it() {
+        let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+        let mut ticket = open(&streams, "a");
+        streams.extend("session", START.after(Duration::from_secs(90)));
+        streams.extend("another", START.after(Duration::from_secs(900)));
+        clock.advance(Duration::from_secs(89));
+        assert!(ticket.ended(&clock).now_or_never().is_none());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(ticket.ended(&clock).await, Ending::Expired);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_all_and_opens_none() {
+        let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+        let mut ticket = open(&streams, "a");
+        streams.close();
+        assert_eq!(ticket.ended(&clock).await, Ending::Closing);
+        assert!(streams.gone().now_or_never().is_none());
+        drop(ticket);
+        streams.gone().await;
+        let late = streams.open("b".to_owned(), "session".to_owned(), START);
+        assert!(late.is_none());
+    }
+}

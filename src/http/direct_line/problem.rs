@@ -1,0 +1,89 @@
+//! What a refusal looks like: `{"error":{"code","message"}}`, always (section 2).
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::activity::{self, validate};
+use crate::channel::direct_line::Error;
+use crate::engine;
+use crate::proto::v1;
+use crate::status::Failure;
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub(crate) struct Problem(Error);
+
+impl<E: Into<Error>> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+        let code = code(&self.0);
+        let failure = Failure::DirectLine(self.0);
+        failure.note();
+        let row = failure.row();
+        let status = StatusCode::from_u16(row.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = json!({"error": {"code": code, "message": failure.to_string()}});
+        let mut response = (status, Json(body)).into_response();
+        if row.retry == v1::Retry::Later {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+}
+
+/// The documented code (section 7). Those are few, and clients look at the status only; the message
+/// says which rule it is.
+fn code(error: &Error) -> &'static str {
+    match error {
+        Error::CredentialMissing => "Unauthorized",
+        Error::TokenExpired => "TokenExpired",
+        Error::CredentialUnknown
+        | Error::SecretNeeded
+        | Error::TokenNeeded
+        | Error::ConversationForeign
+        | Error::OriginUntrusted
+        | Error::StreamUrlExpired => "Forbidden",
+        Error::PropertyMissing(_) => "MissingProperty",
+        Error::SyntaxBad(_) => "BadSyntax",
+        Error::ArgumentBad { .. } | Error::KindRefused(_) | Error::MediaTypeUnsupported(_) => {
+            "BadArgument"
+        }
+        Error::BodyTooLarge { .. } => "MessageSizeTooBig",
+        Error::BodyTimeout(_) => "RequestTimeout",
+        Error::AttachmentUnknown | Error::OperationUnknown => "NotFound",
+        Error::MethodUnknown => "MethodNotAllowed",
+        Error::AttachmentsFailed(_) | Error::TooManyWatchers { .. } => "ServiceError",
+        Error::Engine(error) => engine_code(error),
+    }
+}
+
+fn engine_code(error: &engine::Error) -> &'static str {
+    match error {
+        engine::Error::Activity(activity::Error::Invalid(invalid)) => match invalid.problem {
+            validate::Problem::Missing | validate::Problem::Empty => "MissingProperty",
+            _ => "BadArgument",
+        },
+        engine::Error::Activity(activity::Error::TooLarge { .. }) => "MessageSizeTooBig",
+        engine::Error::ConversationUnknown(_) => "NotFound",
+        other if crate::status::row(other).http < 500 => "BadArgument",
+        _ => "ServiceError",
+    }
+}
+
+/// A path under the base that is none of the protocol's.
+pub(crate) async fn unknown_operation() -> Problem {
+    Error::OperationUnknown.into()
+}
+
+/// A path of the protocol's with another method.
+pub(crate) async fn unknown_method() -> Problem {
+    Error::MethodUnknown.into()
+}
