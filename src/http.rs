@@ -5,6 +5,7 @@ mod ops;
 mod unknown;
 
 use axum::Router;
+use axum::middleware;
 use axum::routing::{get, post};
 
 use crate::channel::direct_line::{BASE, DirectLine};
@@ -38,6 +39,7 @@ fn direct_line(line: DirectLine) -> Router {
         .route("/session/getsessionid", get(session::id))
         .fallback(problem::unknown_operation)
         .method_not_allowed_fallback(problem::unknown_method)
+        .layer(middleware::from_fn_with_state(line.clone(), problem::count))
         .layer(direct_line::cors())
         .with_state(line)
 }

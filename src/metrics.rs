@@ -54,6 +54,7 @@ pub struct Metrics {
     undelivered: Family<Label<String>, Gauge>,
     outbound: Family<Label<String>, Gauge>,
     rpc_errors: Family<Label<&'static str>, Counter>,
+    direct_line_errors: Family<Label<&'static str>, Counter>,
 }
 
 /// A counter for each that may append.
@@ -189,6 +190,11 @@ impl Metrics {
                 "rpc_errors",
                 "Calls and frames that were refused or failed",
             ),
+            direct_line_errors: counters(
+                r,
+                "direct_line_errors",
+                "Calls over Direct Line that were refused or failed",
+            ),
             undelivered,
             outbound,
             registry,
@@ -213,6 +219,12 @@ impl Metrics {
     /// lock, which errors may: they are few.
     pub fn rpc_error(&self, reason: &'static str) {
         self.rpc_errors.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The same for a call over Direct Line.
+    pub fn direct_line_error(&self, reason: &'static str) {
+        let errors = &self.direct_line_errors;
+        errors.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// All of it, as [`CONTENT_TYPE`].

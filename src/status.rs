@@ -15,7 +15,7 @@ use crate::engine::{Error, FrameError};
 use crate::proto::v1;
 use crate::{activity, auth};
 
-/// Longest message of a status, in bytes: it travels in a header, and may quote what the caller sent.
+/// Longest message, in bytes: it may quote what the caller sent, and in a status travels in a header.
 const MESSAGE_BYTES: usize = 1_024;
 
 /// The domain of every reason.
@@ -214,6 +214,16 @@ impl Failure {
         }
     }
 
+    /// What it says to its caller, bounded in length.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let mut message = self.to_string();
+        let cut = (0..=MESSAGE_BYTES.min(message.len())).rev();
+        let cut = { cut }.find(|end| message.is_char_boundary(*end));
+        message.truncate(cut.unwrap_or_default());
+        message
+    }
+
     /// Says in the log what its reader can do something about; callers are told the rest.
     pub fn note(&self) {
         match self {
@@ -334,10 +344,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         failure.note();
         let row = failure.row();
-        let mut message = failure.to_string();
-        let cut = (0..=MESSAGE_BYTES.min(message.len())).rev();
-        let cut = { cut }.find(|end| message.is_char_boundary(*end));
-        message.truncate(cut.unwrap_or_default());
+        let message = failure.message();
         let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, failure.metadata());
         if let Some(field) = failure.field() {
             details.add_bad_request_violation(field, message.clone());

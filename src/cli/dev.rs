@@ -110,8 +110,9 @@ fn banner(gateway: &str, data: &str, kept: bool) -> String {
     [
         format!("{} on {gateway}", palette.bold("turnwire dev")),
         format!("  data in {} ({kept})", escape::line(data)),
-        format!("  channel `dev`, bot `{BOT}`"),
+        format!("  channels `dev` and `webchat`, bot `{BOT}`"),
         String::new(),
+        format!("  {:<32} {}", "chat in a browser:", palette.bold(gateway)),
         step("talk to the bot:", "chat"),
         step(
             "speak first, as the bot would:",

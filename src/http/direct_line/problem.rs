@@ -1,15 +1,34 @@
 //! What a refusal looks like: `{"error":{"code","message"}}`, always (section 2).
 
 use axum::Json;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::activity::{self, validate};
-use crate::channel::direct_line::Error;
+use crate::channel::direct_line::{DirectLine, Error};
 use crate::engine;
 use crate::proto::v1;
 use crate::status::Failure;
+
+/// The stable reason of a refusal, for those that count.
+#[derive(Clone, Copy, Debug)]
+struct Reason(&'static str);
+
+/// Counts refusals.
+pub(crate) async fn count(
+    State(line): State<DirectLine>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    if let Some(Reason(reason)) = response.extensions().get() {
+        line.engine().metrics().direct_line_error(reason);
+    }
+    response
+}
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -29,8 +48,9 @@ impl IntoResponse for Problem {
         failure.note();
         let row = failure.row();
         let status = StatusCode::from_u16(row.http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = json!({"error": {"code": code, "message": failure.to_string()}});
+        let body = json!({"error": {"code": code, "message": failure.message()}});
         let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(Reason(row.reason));
         if row.retry == v1::Retry::Later {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
