@@ -2,6 +2,7 @@
 
 mod direct_line;
 mod ops;
+mod page;
 mod unknown;
 
 use axum::Router;
@@ -11,14 +12,21 @@ use axum::routing::{get, post};
 use crate::channel::direct_line::{BASE, DirectLine};
 use crate::engine::Engine;
 
-/// Every path on one page: these, and whatever `grpc` serves.
-pub fn routes(engine: Engine, line: DirectLine, grpc: Router) -> Router {
+/// Every path on one page: these, and whatever `grpc` serves. The chat page is only for a gateway to
+/// try things with.
+pub fn routes(engine: Engine, line: DirectLine, grpc: Router, has_page: bool) -> Router {
     let http = Router::new()
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .with_state(engine);
+    let page = if has_page {
+        page::routes()
+    } else {
+        Router::new()
+    };
     http.nest(BASE, direct_line(line))
+        .merge(page)
         .merge(grpc)
         .fallback(unknown::path)
 }

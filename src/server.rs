@@ -122,7 +122,7 @@ impl Server {
         let grpc = grpc::routes(&engine, authenticator).await?;
         let line = DirectLine::new(engine.clone(), sites(config))?;
         let grpc = grpc.prepare().into_axum_router();
-        let router = http::routes(engine.clone(), line.clone(), grpc);
+        let router = http::routes(engine.clone(), line.clone(), grpc, config.dev);
         Ok(Self {
             engine,
             line,
