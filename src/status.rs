@@ -258,6 +258,10 @@ pub fn row(error: &Error) -> Row {
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
         Error::GroupsUnsupported(_) => ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never),
+        Error::CapabilityMissing { .. } => {
+            ("CAPABILITY_MISSING", Code::FailedPrecondition, 409, Never)
+        }
+        Error::ActivityUnknown { .. } => ("ACTIVITY_UNKNOWN", Code::NotFound, 404, Never),
         Error::IdempotencyMismatch { .. } => {
             ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
         }

@@ -37,6 +37,22 @@ pub enum Error {
     /// A group conversation on a channel that did not declare groups.
     #[error("channel `{0}` did not declare the capability `groups`")]
     GroupsUnsupported(ChannelId),
+    /// An update or a deletion on a channel that did not declare it.
+    #[error("channel `{channel}` did not declare the capability `{capability}`")]
+    CapabilityMissing {
+        /// The channel.
+        channel: ChannelId,
+        /// The capability.
+        capability: &'static str,
+    },
+    /// What is to be updated or deleted is no activity of this bot's in the conversation.
+    #[error("bot `{bot}` has said no `{id}` in this conversation; change what it said, by its id")]
+    ActivityUnknown {
+        /// The id that was given.
+        id: String,
+        /// The bot.
+        bot: BotId,
+    },
     /// A key was used before for something else.
     #[error("key `{key}` was used before in this conversation for another activity")]
     IdempotencyMismatch {

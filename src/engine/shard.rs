@@ -13,6 +13,7 @@
 
 mod acknowledge;
 mod append;
+mod change;
 mod dispatch;
 mod filter;
 mod members;

@@ -14,17 +14,41 @@ const SVG: &str = "image/svg+xml";
 /// Each file: its path, its type, its content.
 const FILES: [(&str, &str, &str); 12] = [
     ("/", HTML, include_str!("page/index.html")),
-    ("/page/activity.js", SCRIPT, include_str!("page/activity.js")),
-    ("/page/adaptive.js", SCRIPT, include_str!("page/adaptive.js")),
+    (
+        "/page/activity.js",
+        SCRIPT,
+        include_str!("page/activity.js"),
+    ),
+    (
+        "/page/adaptive.js",
+        SCRIPT,
+        include_str!("page/adaptive.js"),
+    ),
     ("/page/cards.js", SCRIPT, include_str!("page/cards.js")),
     ("/page/chat.css", CSS, include_str!("page/chat.css")),
     ("/page/chat.js", SCRIPT, include_str!("page/chat.js")),
-    ("/page/directline.js", SCRIPT, include_str!("page/directline.js")),
+    (
+        "/page/directline.js",
+        SCRIPT,
+        include_str!("page/directline.js"),
+    ),
     ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
     ("/page/icon.svg", SVG, include_str!("page/icon.svg")),
-    ("/page/inspector.js", SCRIPT, include_str!("page/inspector.js")),
-    ("/page/markdown.js", SCRIPT, include_str!("page/markdown.js")),
-    ("/page/transcript.js", SCRIPT, include_str!("page/transcript.js")),
+    (
+        "/page/inspector.js",
+        SCRIPT,
+        include_str!("page/inspector.js"),
+    ),
+    (
+        "/page/markdown.js",
+        SCRIPT,
+        include_str!("page/markdown.js"),
+    ),
+    (
+        "/page/transcript.js",
+        SCRIPT,
+        include_str!("page/transcript.js"),
+    ),
 ];
 
 /// What the page may do: its own scripts and styles, and a connection to its gateway. Pictures and

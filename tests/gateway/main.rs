@@ -17,6 +17,7 @@ mod promise_all_under_chaos;
 
 mod access;
 mod bad_input;
+mod changes;
 mod channel;
 mod conversations;
 mod operations;

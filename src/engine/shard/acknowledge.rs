@@ -190,6 +190,11 @@ impl Shard {
             let error = Error::DeliveryUnknown(delivery);
             return round.tell(&session, Event::Refused(refused(error)));
         };
+        let mut drafted = drafts.iter();
+        let checked = drafted.try_for_each(|draft| self.check_change(place.slot, draft, &bot));
+        if let Err(error) = checked {
+            return round.tell(&session, Event::Refused(refused(error)));
+        }
         round.must_be_durable();
         let answered = self.answered(place);
         // Collected, they would stay in the much larger allocation of the drafts.

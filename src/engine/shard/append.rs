@@ -142,7 +142,7 @@ impl Shard {
             return Err(Error::ConversationEnded(key));
         }
         let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);
-        if becomes_group && !self.has_groups(&key) {
+        if becomes_group && !self.can(&key.channel, |all| all.groups) {
             return Err(Error::GroupsUnsupported(key.channel));
         }
         self.check_disk(round.now)?;
@@ -173,7 +173,7 @@ impl Shard {
             // A bot may not learn of conversations that are not its own.
             return Err(Error::ConversationUnknown(key));
         }
-        let author = Author::Bot(bot);
+        let author = Author::Bot(bot.clone());
         // Looked up before the fence: what was stored while the sender held the delivery stays its
         // result, and nothing is written now.
         let once = Once::new(self.conversations[slot].number, &author, keyed);
@@ -193,6 +193,7 @@ impl Shard {
             },
             None => Answered::default(),
         };
+        self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
@@ -219,11 +220,12 @@ impl Shard {
             }
             None => self.only_bot(slot)?,
         };
-        let author = Author::Backend(bot);
+        let author = Author::Backend(bot.clone());
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
         }
+        self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
         let answered = reference.map_or_else(Answered::default, |reference| Answered {
             reply_to_id: reference.activity_id,
@@ -256,17 +258,6 @@ impl Shard {
             (Some(bot), None) => Ok(bot.clone()),
             _ => Err(Error::BotAmbiguous(conversation.key.clone())),
         }
-    }
-
-    /// Whether the channel can have groups, by its configuration or by what its adapter declared.
-    fn has_groups(&self, key: &ConversationKey) -> bool {
-        let configured = self.shared.settings.channels.get(&key.channel);
-        configured.is_some_and(|channel| channel.capabilities.groups)
-            || self
-                .shared
-                .declared()
-                .get(&key.channel)
-                .is_some_and(|declared| declared.groups)
     }
 
     /// Refuses appends while the disk has less room than the reserve. Acks are taken: they are small,

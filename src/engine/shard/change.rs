@@ -1,0 +1,67 @@
+//! Updates and deletions: a bot changes what it said itself, on a channel whose users can see that.
+
+use super::Shard;
+use crate::activity::{Draft, Kind};
+use crate::engine::error::Error;
+use crate::id::{BotId, ChannelId, Sequence};
+use crate::proto::v1;
+use crate::store::keys::Key;
+use crate::store::record;
+
+impl Shard {
+    /// Refuses an update or a deletion that cannot be: of a channel that has none, or of what is no
+    /// message of this bot's. Everything else passes.
+    pub(super) fn check_change(
+        &self,
+        slot: usize,
+        draft: &Draft,
+        bot: &BotId,
+    ) -> Result<(), Error> {
+        let (name, capability): (_, fn(&v1::ChannelCapabilities) -> bool) = match draft.kind {
+            Kind::MessageUpdate => ("update", |all| all.update),
+            Kind::MessageDelete => ("delete", |all| all.delete),
+            _ => return Ok(()),
+        };
+        let conversation = &self.conversations[slot];
+        let channel = &conversation.key.channel;
+        if !self.can(channel, capability) {
+            return Err(Error::CapabilityMissing {
+                channel: channel.clone(),
+                capability: name,
+            });
+        }
+        let id = draft.id.as_deref().unwrap_or_default();
+        let unknown = || Error::ActivityUnknown {
+            id: id.to_owned(),
+            bot: bot.clone(),
+        };
+        // What bots say is called by its position: see `next_activity_id`. What is not durable yet
+        // was told to nobody, and so nobody can mean it.
+        let position = id
+            .strip_prefix(conversation.key.conversation.as_str())
+            .and_then(|rest| rest.strip_prefix('|')?.parse().ok())
+            .map(Sequence)
+            .filter(|sequence| *sequence <= conversation.durable);
+        let key = Key::Activity {
+            conversation: conversation.number,
+            sequence: position.ok_or_else(unknown)?,
+        };
+        let stored = self.shared.store.get(&key)?.ok_or_else(unknown)?;
+        let stored = record::decode_activity(&key, stored)?;
+        if stored.activity_id != id || stored.bot_id != bot.as_str() {
+            return Err(unknown());
+        }
+        Ok(())
+    }
+
+    /// Whether a channel can do something, by its configuration or by what its adapter declared.
+    pub(super) fn can(
+        &self,
+        channel: &ChannelId,
+        capability: impl Fn(&v1::ChannelCapabilities) -> bool,
+    ) -> bool {
+        let configured = self.shared.settings.channels.get(channel);
+        configured.is_some_and(|channel| capability(&channel.capabilities))
+            || self.shared.declared().get(channel).is_some_and(capability)
+    }
+}
