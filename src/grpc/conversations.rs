@@ -11,10 +11,11 @@ use tonic::{Request, Response, Status};
 
 use super::access::{answered, caller, require};
 use super::{convert, page};
-use crate::activity::validate;
+use crate::activity::{Kind, validate};
 use crate::auth::Principal;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
+use crate::engine::session::Appended;
 use crate::engine::{Conversation, Engine, Error, Filter, Follower, ListPosition, Start};
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
 use crate::proto::server::conversation_service_server::ConversationService;
@@ -48,6 +49,60 @@ impl Service {
         }
         Err(Error::ConversationUnknown(key.clone()).into())
     }
+
+    /// Appends what a caller wants said, if it may speak for the bot.
+    async fn say(&self, caller: &Principal, said: Said) -> Result<Appended, Failure> {
+        let bot = (!said.bot_id.is_empty()).then(|| BotId::from(said.bot_id));
+        // A principal that is one bot speaks for that bot unless it says otherwise.
+        let bot = bot.or_else(|| only(caller.bots()).cloned());
+        let (allowed, needs) = match &bot {
+            Some(bot) => (
+                caller.may_speak_for(bot),
+                format!("`backend` or `bot:{bot}`"),
+            ),
+            None => (caller.may_speak_for_all(), "`backend`".to_owned()),
+        };
+        require(allowed, caller, &needs)?;
+        if !caller.may_speak_for_all() {
+            self.visible(caller, &said.key)?;
+        }
+        let (length, limit) = (said.request_id.len(), self.engine.limits().key_bytes);
+        if length > limit {
+            return Err(Failure::RequestInvalid {
+                field: "request_id",
+                problem: format!("has {length} bytes, more than `key_bytes={limit}`"),
+            });
+        }
+        let once = (!said.request_id.is_empty()).then_some(said.request_id);
+        let sent = self
+            .engine
+            .send_activity(said.key, bot, said.reference, once, said.activity);
+        Ok(sent.await?)
+    }
+}
+
+/// What a caller wants said.
+struct Said {
+    key: ConversationKey,
+    reference: Option<Box<v1::ConversationReference>>,
+    bot_id: String,
+    request_id: String,
+    activity: Box<v1::Activity>,
+}
+
+/// The activity that updates or deletes a message.
+fn change(
+    kind: Kind,
+    activity_id: String,
+    content: Box<v1::Activity>,
+) -> Result<Box<v1::Activity>, Failure> {
+    if activity_id.is_empty() {
+        return Err(required("activity_id"));
+    }
+    let mut activity = content;
+    activity.r#type = Some(kind.as_str().to_owned());
+    activity.id = Some(activity_id);
+    Ok(activity)
 }
 
 #[tonic::async_trait]
@@ -60,38 +115,65 @@ impl ConversationService for Service {
             let caller = caller(&request)?;
             let request = request.into_inner();
             let (key, reference) = target(request.target)?;
-            let bot = (!request.bot_id.is_empty()).then(|| BotId::from(request.bot_id));
-            // A principal that is one bot speaks for that bot unless it says otherwise.
-            let bot = bot.or_else(|| only(caller.bots()).cloned());
-            let (allowed, needs) = match &bot {
-                Some(bot) => (
-                    caller.may_speak_for(bot),
-                    format!("`backend` or `bot:{bot}`"),
-                ),
-                None => (caller.may_speak_for_all(), "`backend`".to_owned()),
+            let said = Said {
+                key,
+                reference,
+                bot_id: request.bot_id,
+                request_id: request.request_id,
+                activity: request.activity.ok_or_else(|| required("activity"))?,
             };
-            require(allowed, &caller, &needs)?;
-            if !caller.may_speak_for_all() {
-                self.visible(&caller, &key)?;
-            }
-            let activity = request.activity.ok_or_else(|| required("activity"))?;
-            let limit = self.engine.limits().key_bytes;
-            if request.request_id.len() > limit {
-                let problem = format!(
-                    "has {} bytes, more than `key_bytes={limit}`",
-                    request.request_id.len()
-                );
-                return Err(Failure::RequestInvalid {
-                    field: "request_id",
-                    problem,
-                });
-            }
-            let idempotency = (!request.request_id.is_empty()).then_some(request.request_id);
-            let sent = self
-                .engine
-                .send_activity(key, bot, reference, idempotency, activity);
-            let appended = sent.await?;
+            let appended = self.say(&caller, said).await?;
             Ok(v1::SendActivityResponse {
+                appended: Some(convert::appended(&appended)),
+                repeated_send: appended.repeated,
+            })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn update_activity(
+        &self,
+        request: Request<v1::UpdateActivityRequest>,
+    ) -> Result<Response<v1::UpdateActivityResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let said = Said {
+                key: convert::key(request.conversation, "conversation")?,
+                reference: None,
+                bot_id: request.bot_id,
+                request_id: request.request_id,
+                activity: change(
+                    Kind::MessageUpdate,
+                    request.activity_id,
+                    request.activity.ok_or_else(|| required("activity"))?,
+                )?,
+            };
+            let appended = self.say(&caller, said).await?;
+            Ok(v1::UpdateActivityResponse {
+                appended: Some(convert::appended(&appended)),
+                repeated_send: appended.repeated,
+            })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn delete_activity(
+        &self,
+        request: Request<v1::DeleteActivityRequest>,
+    ) -> Result<Response<v1::DeleteActivityResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            let request = request.into_inner();
+            let said = Said {
+                key: convert::key(request.conversation, "conversation")?,
+                reference: None,
+                bot_id: request.bot_id,
+                request_id: request.request_id,
+                activity: change(Kind::MessageDelete, request.activity_id, Box::default())?,
+            };
+            let appended = self.say(&caller, said).await?;
+            Ok(v1::DeleteActivityResponse {
                 appended: Some(convert::appended(&appended)),
                 repeated_send: appended.repeated,
             })

@@ -1,9 +1,11 @@
 //! Updates and deletions: a bot changes what it said itself, where users can see that.
 
+use tonic::Code;
 use turnwire::proto::v1;
 use turnwire::proto::v1::AckOutcome;
+use turnwire::proto::v1::send_activity_request::Target;
 
-use crate::harness::{Gateway, message, name, text};
+use crate::harness::{Gateway, message, name, refused, text, within};
 
 /// A channel whose users see changes, with a bot of its own.
 const LIVELY: &str = r#"
@@ -119,4 +121,52 @@ async fn a_change_says_what_it_changes() {
     bot.write_send(send("k", "lively", update));
     let error = bot.expect_error("ACTIVITY_INVALID").await;
     assert_eq!(error.metadata["field"], "activity.id");
+}
+
+#[tokio::test]
+async fn a_backend_updates_and_deletes_for_a_bot_and_may_repeat_it() {
+    let gateway = Gateway::setup().and(LIVELY).start().await;
+    gateway.user("c1").on("lively").says("hi").await;
+    let mut client = gateway.wire().conversations();
+    let conversation = Some(name("lively", "c1"));
+    let request = v1::SendActivityRequest {
+        target: Some(Target::Conversation(name("lively", "c1"))),
+        activity: Some(message("helo").into()),
+        ..Default::default()
+    };
+    let sent = within("a send", client.send_activity(request)).await;
+    let sent = sent.expect("sent").into_inner().appended.expect("appended");
+
+    let update = v1::UpdateActivityRequest {
+        request_id: "once".to_owned(),
+        conversation: conversation.clone(),
+        activity_id: sent.activity_id.clone(),
+        activity: Some(message("hello").into()),
+        ..Default::default()
+    };
+    for repeated in [false, true] {
+        let updated = within("an update", client.update_activity(update.clone())).await;
+        let updated = updated.expect("updated").into_inner();
+        assert_eq!(updated.repeated_send, repeated);
+        let appended = updated.appended.expect("appended");
+        assert_eq!(
+            (appended.activity_id, appended.sequence),
+            (sent.activity_id.clone(), 3)
+        );
+    }
+    let delete = v1::DeleteActivityRequest {
+        conversation: conversation.clone(),
+        activity_id: sent.activity_id,
+        ..Default::default()
+    };
+    let deleted = within("a deletion", client.delete_activity(delete)).await;
+    let deleted = deleted.expect("deleted").into_inner().appended;
+    assert_eq!(deleted.expect("appended").sequence, 4);
+
+    let unnamed = v1::DeleteActivityRequest {
+        conversation,
+        ..Default::default()
+    };
+    let refusal = within("a deletion", client.delete_activity(unnamed)).await;
+    refused(refusal, Code::InvalidArgument, "REQUEST_INVALID");
 }

@@ -7,9 +7,9 @@ pub use watch::{Start, WatchStep};
 
 use crate::proto::{
     Activity, Appended, Conversation, ConversationName, ConversationReference,
-    GetConversationRequest, ListActivitiesRequest, ListActivitiesResponse,
+    DeleteActivityRequest, GetConversationRequest, ListActivitiesRequest, ListActivitiesResponse,
     ListConversationsRequest, ListConversationsResponse, ListMembersRequest, ListMembersResponse,
-    SendActivityRequest, send_activity_request::Target,
+    SendActivityRequest, UpdateActivityRequest, send_activity_request::Target,
 };
 use crate::{Client, Error};
 
@@ -75,6 +75,57 @@ macro_rules! call {
 }
 
 impl Conversations {
+    /// Replaces a message that the conversation's only bot said earlier; [`Sent`] has the message's id
+    /// and the update's own sequence.
+    ///
+    /// # Errors
+    ///
+    /// As `UpdateActivity` lists them. Trying again updates once more, to the same.
+    pub async fn update(
+        &self,
+        conversation: ConversationName,
+        activity_id: impl Into<String>,
+        activity: impl Into<Box<Activity>>,
+    ) -> Result<Sent, Error> {
+        let request = UpdateActivityRequest {
+            conversation: Some(conversation),
+            activity_id: activity_id.into(),
+            activity: Some(activity.into()),
+            ..Default::default()
+        };
+        let updated = call!(self.update_activity(request))?;
+        Ok(Sent {
+            appended: updated
+                .appended
+                .ok_or(Error::Protocol("an update without its position"))?,
+            repeated: updated.repeated_send,
+        })
+    }
+
+    /// Removes a message that the conversation's only bot said earlier from what users see.
+    ///
+    /// # Errors
+    ///
+    /// As `DeleteActivity` lists them. Trying again deletes once more, which changes nothing.
+    pub async fn delete(
+        &self,
+        conversation: ConversationName,
+        activity_id: impl Into<String>,
+    ) -> Result<Sent, Error> {
+        let request = DeleteActivityRequest {
+            conversation: Some(conversation),
+            activity_id: activity_id.into(),
+            ..Default::default()
+        };
+        let deleted = call!(self.delete_activity(request))?;
+        Ok(Sent {
+            appended: deleted
+                .appended
+                .ok_or(Error::Protocol("a deletion without its position"))?,
+            repeated: deleted.repeated_send,
+        })
+    }
+
     /// Appends an activity on behalf of the conversation's only bot: a proactive message. Waits
     /// until it is durable, not until the channel has it.
     ///
