@@ -33,7 +33,7 @@ pub fn routes(engine: Engine, line: DirectLine, grpc: Router, has_page: bool) ->
 
 /// The operations of Direct Line 3.0, under its base.
 fn direct_line(line: DirectLine) -> Router {
-    use direct_line::{activities, conversations, problem, session, stream, tokens};
+    use direct_line::{activities, body, conversations, problem, session, stream, tokens};
     Router::new()
         .route("/tokens/generate", post(tokens::generate))
         .route("/tokens/refresh", post(tokens::refresh))
@@ -47,6 +47,7 @@ fn direct_line(line: DirectLine) -> Router {
         .route("/session/getsessionid", get(session::id))
         .fallback(problem::unknown_operation)
         .method_not_allowed_fallback(problem::unknown_method)
+        .layer(middleware::from_fn_with_state(line.clone(), body::hold))
         .layer(middleware::from_fn_with_state(line.clone(), problem::count))
         .layer(direct_line::cors())
         .with_state(line)

@@ -18,6 +18,9 @@ pub struct Limits {
     /// How long the body of an HTTP request may take; of an upload, each part of it that arrives.
     /// Default 30 s.
     pub body_timeout: Duration,
+    /// Bytes of requests that Direct Line works on at one time, and of large answers that it holds until
+    /// they are read; more have to wait, and are refused after `body_timeout`. Default 64 MiB each.
+    pub direct_line_bytes: usize,
     /// Largest upload, in bytes of all its files. Default 20 MiB.
     pub attachment_bytes: usize,
     /// Most files in an upload. Default 20.
@@ -94,6 +97,7 @@ impl Default for Limits {
             page: 1_000,
             page_bytes: 4 * MIB,
             body_timeout: Duration::from_secs(30),
+            direct_line_bytes: 64 * MIB,
             attachment_bytes: 20 * MIB,
             attachment_files: 20,
             attachment_retention: 7 * 24 * HOUR,

@@ -17,11 +17,10 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
-use crate::channel::direct_line::{DirectLine, Site};
+use crate::channel::direct_line::{DirectLine, Served};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine, settings};
-use crate::id::ChannelId;
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, Embedded, embedded};
@@ -120,7 +119,11 @@ impl Server {
             warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
         }
         let grpc = grpc::routes(&engine, authenticator).await?;
-        let line = DirectLine::new(engine.clone(), sites(config))?;
+        let line = DirectLine::new(
+            engine.clone(),
+            sites(config, address),
+            format!("http://{address}"),
+        )?;
         let grpc = grpc.prepare().into_axum_router();
         let router = http::routes(engine.clone(), line.clone(), grpc, config.dev);
         Ok(Self {
@@ -226,11 +229,18 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
 }
 
 /// The channels that speak Direct Line.
-fn sites(config: &Config) -> Vec<(ChannelId, Site)> {
-    let sites = config.channels.iter();
-    sites
-        .filter_map(|channel| Some((channel.id.clone(), channel.direct_line.clone()?)))
-        .collect()
+fn sites(config: &Config, address: SocketAddr) -> Vec<Served> {
+    let served = |channel: &config::Channel| {
+        let site = channel.direct_line.clone()?;
+        let public = || site.public_url.as_ref().map(|url| format!("{url}/"));
+        let service_url = channel.service_url.clone().or_else(public);
+        Some(Served {
+            channel: channel.id.clone(),
+            service_url: service_url.unwrap_or_else(|| format!("http://{address}/")),
+            site,
+        })
+    };
+    config.channels.iter().filter_map(served).collect()
 }
 
 /// One shard for every four cores: a shard shares its machine with the sockets it serves, and all

@@ -325,6 +325,7 @@ fn direct_line_row(error: &direct_line::Error) -> Row {
         Error::ArgumentBad { .. } => ("ARGUMENT_BAD", Code::InvalidArgument, 400, Never),
         Error::SyntaxBad(_) => ("SYNTAX_BAD", Code::InvalidArgument, 400, Never),
         Error::KindRefused(_) => ("KIND_REFUSED", Code::InvalidArgument, 400, Never),
+        Error::Busy => ("BUSY", Code::ResourceExhausted, 503, Later),
         Error::BodyTooLarge { .. } => ("BODY_TOO_LARGE", Code::InvalidArgument, 413, Never),
         Error::BodyTimeout(_) => ("BODY_TIMEOUT", Code::DeadlineExceeded, 408, Later),
         Error::MediaTypeUnsupported(_) => {

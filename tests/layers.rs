@@ -88,6 +88,7 @@ const FENCES: [Fence; 6] = [
             "engine/conversation.rs",
             "engine/read.rs",
             "engine/shard/append.rs",
+            "engine/shard/change.rs",
             // Pages are bounded in encoded bytes.
             "grpc/conversations.rs",
             "proto/codec.rs",

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::Engine;
 use crate::id::ChannelId;
@@ -54,13 +55,29 @@ pub struct DirectLine {
 
 struct Inner {
     engine: Engine,
-    sites: Vec<(ChannelId, Site)>,
+    sites: Vec<Served>,
     key: SigningKey,
+    /// Where the gateway listens: scheme and authority.
+    base: String,
     streams: Arc<Streams>,
+    /// Room for requests that are worked on, and for answers that wait to be read, in bytes.
+    reading: Arc<Semaphore>,
+    writing: Arc<Semaphore>,
 }
 
-/// A token, as clients are given it.
-#[derive(Clone, Debug, Serialize)]
+/// A channel that is served.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Its id.
+    pub channel: ChannelId,
+    /// How it lets clients in.
+    pub site: Site,
+    /// Where bots of the Bot Framework's SDKs would call back.
+    pub service_url: String,
+}
+
+/// A token, as clients are given it. Not to be shown, and so without `Debug`.
+#[derive(Clone, Serialize)]
 pub struct Grant {
     /// The conversation that it is good for.
     #[serde(rename = "conversationId")]
@@ -72,7 +89,7 @@ pub struct Grant {
 }
 
 /// A conversation, as clients are given it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Conversation {
     /// The conversation, and a token for it.
     #[serde(flatten)]
@@ -92,18 +109,26 @@ pub struct ActivitySet {
 }
 
 impl DirectLine {
-    /// Serves these channels.
+    /// Serves these channels. `base` is where the gateway listens: scheme and authority.
     ///
     /// # Errors
     ///
     /// The store cannot be read or written.
-    pub fn new(engine: Engine, sites: Vec<(ChannelId, Site)>) -> Result<Self, store::Error> {
-        let key = SigningKey::load(engine.store())?;
+    pub fn new(engine: Engine, sites: Vec<Served>, base: String) -> Result<Self, store::Error> {
+        let key = if sites.is_empty() {
+            SigningKey::unused()
+        } else {
+            SigningKey::load(engine.store())?
+        };
+        let room = engine.limits().direct_line_bytes;
         Ok(Self {
             inner: Arc::new(Inner {
+                reading: Arc::new(Semaphore::new(room)),
+                writing: Arc::new(Semaphore::new(room)),
                 engine,
                 sites,
                 key,
+                base,
                 streams: Arc::new(Streams::default()),
             }),
         })
@@ -113,6 +138,40 @@ impl DirectLine {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
+    }
+
+    /// Waits for room for a request that takes so many bytes while it is worked on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when there is none within `body_timeout`.
+    pub async fn room_to_read(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        self.room(&self.inner.reading, bytes).await
+    }
+
+    /// The same for an answer, until it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`room_to_read`](Self::room_to_read).
+    pub async fn room_to_write(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        self.room(&self.inner.writing, bytes).await
+    }
+
+    async fn room(
+        &self,
+        room: &Arc<Semaphore>,
+        bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        let limits = self.engine().limits();
+        let bytes = bytes.min(limits.direct_line_bytes);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let clock = self.engine().clock();
+        tokio::select! {
+            biased;
+            room = Arc::clone(room).acquire_many_owned(permits) => room.map_err(|_| Error::Busy),
+            () = clock.sleep_until(clock.now().after(limits.body_timeout)) => Err(Error::Busy),
+        }
     }
 
     /// Ends every stream, opens no more, and waits until they are gone.

@@ -32,6 +32,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         page,
         page_bytes,
         body_timeout,
+        direct_line_bytes,
         attachment_bytes,
         attachment_files,
         attachment_retention,
@@ -71,6 +72,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     count(t, "page", page, 1..=100_000);
     size(t, "page_bytes", page_bytes, 64 * KIB..=256 * MIB);
     time(t, "body_timeout", body_timeout, SECOND..=10 * MINUTE);
+    size(t, "direct_line_bytes", direct_line_bytes, MIB..=GIB);
     size(t, "attachment_bytes", attachment_bytes, KIB..=4 * GIB);
     count(t, "attachment_files", attachment_files, 1..=1_000);
     // Zero keeps them for ever.

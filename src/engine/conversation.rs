@@ -42,6 +42,8 @@ pub struct Stored {
     pub last_change: Sequence,
     /// Whether it is over: an `endOfConversation` is in the log.
     pub ended: bool,
+    /// When the newest activity that is kept was appended; zero when none is.
+    pub newest_time: Timestamp,
     /// Those who must not miss anything.
     pub cursors: Vec<(Reader, Cursor)>,
 }
@@ -87,7 +89,8 @@ impl Stored {
         let rest = store.get(&rest_key)?.ok_or_else(unknown)?;
         let rest = record::decode_conversation(&rest_key, rest)?;
         let number = ConversationNumber(rest.number);
-        let head = read_head(store, number)?.ok_or_else(|| store::Error::Corrupt {
+        let (head, newest_time) = read_head(store, number)?;
+        let head = head.ok_or_else(|| store::Error::Corrupt {
             what: format!("`{key}` has no head"),
         })?;
         let corrupt = |_| store::Error::Corrupt {
@@ -117,6 +120,7 @@ impl Stored {
             bucket: head.retention_bucket,
             last_change: Sequence(head.last_change_sequence),
             ended: head.ended,
+            newest_time,
             cursors: cursors.collect(),
         })
     }
@@ -132,25 +136,24 @@ impl Stored {
 
 /// The newest head of a conversation: that of its newest activity, unless something changed later
 /// without an append. Then there is a record of its own, which knows that activity or, when retention
-/// has removed it, a later position.
+/// has removed it, a later position. And when the newest activity was appended.
 fn read_head(
     store: &dyn Store,
     conversation: ConversationNumber,
-) -> Result<Option<storage::Head>, store::Error> {
+) -> Result<(Option<storage::Head>, Timestamp), store::Error> {
     let key = Key::Head { conversation };
     let own = store.get(&key)?;
     let own = own.map(|value| record::decode_head(&key, value));
     let own = own.transpose()?;
-    match log::newest(store, conversation)? {
-        Some((sequence, head))
-            if own
-                .as_ref()
-                .is_none_or(|own| own.last_sequence < sequence.0) =>
-        {
-            record::decode_head(&key, head).map(Some)
-        }
-        Some(_) | None => Ok(own),
-    }
+    let Some(newest) = log::newest(store, conversation)? else {
+        return Ok((own, Timestamp::default()));
+    };
+    let is_older = |own: &storage::Head| own.last_sequence < newest.sequence.0;
+    let head = match own.filter(|own| !is_older(own)) {
+        Some(own) => own,
+        None => record::decode_head(&key, newest.head)?,
+    };
+    Ok((Some(head), newest.append_time))
 }
 
 /// One reader of a resident conversation.
@@ -191,6 +194,8 @@ pub(crate) struct Conversation {
     pub(crate) bucket: u32,
     pub(crate) last_change: Sequence,
     pub(crate) ended: bool,
+    /// The newest time that an activity was stamped with.
+    pub(crate) stamped: Timestamp,
     pub(crate) seats: Vec<Seat>,
     /// Followers hold the feed; without any it goes.
     pub(crate) feed: Weak<Feed>,
@@ -233,6 +238,13 @@ impl Conversation {
     pub(crate) fn account(&self) -> &v1::ConversationAccount {
         static UNKNOWN: LazyLock<v1::ConversationAccount> = LazyLock::new(Default::default);
         self.reference.conversation.as_ref().unwrap_or(&UNKNOWN)
+    }
+
+    /// The time that an activity is stamped with: times of a conversation never go backwards, whatever
+    /// the machine's clock does.
+    pub(crate) fn stamp(&mut self, now: Timestamp) -> Timestamp {
+        self.stamped = self.stamped.max(now);
+        self.stamped
     }
 
     /// The feed, made when there is none.

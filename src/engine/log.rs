@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
-use crate::id::{BotId, ConversationNumber, Sequence};
+use crate::id::{BotId, ConversationId, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::{self, Key, KeyRange};
 use crate::store::record::ActivityRecord;
@@ -91,7 +91,30 @@ impl Entry {
     }
 }
 
-/// Reads the newest entry's sequence, and the head that was written with it, if there is an entry.
+/// The id of the activity at a position, unless its channel called it otherwise: the shape of the
+/// public service's ids (seven digits, counting users' and bots' activities).
+#[must_use]
+pub fn id_at(conversation: &ConversationId, position: Sequence) -> String {
+    format!("{conversation}|{:07}", position.0)
+}
+
+/// The position that an id of [`id_at`] says.
+#[must_use]
+pub fn position_of(conversation: &ConversationId, id: &str) -> Option<Sequence> {
+    let rest = id.strip_prefix(conversation.as_str())?;
+    let position = rest.strip_prefix('|')?.parse().ok()?;
+    Some(Sequence(position))
+}
+
+/// The end of a log, as it lies there.
+pub(crate) struct Newest {
+    pub(crate) sequence: Sequence,
+    pub(crate) append_time: Timestamp,
+    /// The head that was written with it.
+    pub(crate) head: Bytes,
+}
+
+/// Reads the newest entry of a log, if there is one.
 ///
 /// # Errors
 ///
@@ -99,7 +122,7 @@ impl Entry {
 pub(crate) fn newest(
     store: &dyn Store,
     conversation: ConversationNumber,
-) -> Result<Option<(Sequence, Bytes)>, store::Error> {
+) -> Result<Option<Newest>, store::Error> {
     let mut newest = Ok(None);
     let range = KeyRange::activities(conversation, Sequence::START..=Sequence(u64::MAX));
     store.scan(&range, Order::Descending, &mut |key, value| {
@@ -109,7 +132,11 @@ pub(crate) fn newest(
                 sequence,
             };
             let record = record::decode_activity(&key, value)?;
-            Ok(Some((sequence, record.head)))
+            Ok(Some(Newest {
+                sequence,
+                append_time: Timestamp(record.append_time_ms),
+                head: record.head,
+            }))
         });
         ControlFlow::Break(())
     })?;

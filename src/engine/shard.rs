@@ -229,9 +229,6 @@ pub(crate) struct Shard {
     disk: append::Disk,
     retention: retention::Progress,
     next_tick: Timestamp,
-    /// The newest time that an activity was stamped with: times of a conversation never go backwards,
-    /// whatever the machine's clock does while the gateway runs.
-    stamped: Timestamp,
     paused_until: Timestamp,
     draining: bool,
     /// The round that is being written.
@@ -270,7 +267,6 @@ impl Shard {
             disk: append::Disk::default(),
             retention: retention::Progress::default(),
             next_tick: now.after(TICK),
-            stamped: Timestamp::default(),
             paused_until: Timestamp::default(),
             draining: false,
             flight: None,

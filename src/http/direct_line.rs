@@ -2,7 +2,7 @@
 //! `channel/direct_line`.
 
 pub(super) mod activities;
-mod body;
+pub(super) mod body;
 mod call;
 pub(super) mod conversations;
 pub(super) mod problem;

@@ -9,6 +9,7 @@ use super::origin::Origins;
 use super::token::{self, Claims, Subject, Use, fresh_id};
 use super::{DirectLine, Error, Grant, Parameters, Site};
 use crate::auth::secret::Digest;
+use crate::engine::Conversation as Stored;
 use crate::id::ChannelId;
 
 /// What the id of a user must begin with that a token speaks for, under enhanced authentication.
@@ -66,10 +67,14 @@ impl DirectLine {
             .map(|(_, credential)| credential.trim())
             .filter(|credential| !credential.is_empty())
             .ok_or(Error::CredentialMissing)?;
-        if token::is_token(credential) {
-            return self.token(credential, Use::Call);
+        if !token::is_token(credential) {
+            return self.secret(credential);
         }
-        self.secret(credential)
+        match self.token(credential, Use::Call) {
+            // A secret may look like a token.
+            Err(Error::CredentialUnknown) => self.secret(credential),
+            other => other,
+        }
     }
 
     /// Finds who opens a stream, from the token in its URL.
@@ -92,9 +97,9 @@ impl DirectLine {
             token::Error::Expired => Error::TokenExpired,
         })?;
         let mut sites = self.inner.sites.iter();
-        let site = sites.position(|(channel, site)| {
+        let site = sites.position(|served| {
             let is_listed = |secret| self.inner.key.name(secret) == claims.kid;
-            channel.as_str() == claims.site && site.secrets.iter().any(is_listed)
+            served.channel.as_str() == claims.site && served.site.secrets.iter().any(is_listed)
         });
         let site = site.filter(|_| claims.purpose == purpose);
         Ok(Caller {
@@ -103,11 +108,14 @@ impl DirectLine {
         })
     }
 
-    /// Takes the same time whichever secret it is, and whether it is one at all.
+    /// Takes the same time whichever of the secrets it is.
     fn secret(&self, shown: &str) -> Result<Caller, Error> {
         let shown = Digest::of(shown);
         let all = self.inner.sites.iter().enumerate();
-        let all = all.flat_map(|(site, (_, of))| of.secrets.iter().map(move |s| (site, s)));
+        let all = all.flat_map(|(index, served)| {
+            let secrets = served.site.secrets.iter();
+            secrets.map(move |secret| (index, secret))
+        });
         // 0 is nobody's. No early exit, so that time tells nothing.
         let mut found = 0_u64;
         for (site, secret) in all {
@@ -120,42 +128,40 @@ impl DirectLine {
         })
     }
 
-    /// Refuses a page that is not trusted, by its `Origin`. Programs that are no pages have none; under
-    /// enhanced authentication those with a token need one all the same.
+    /// Refuses a page that is not trusted, by its `Origin`. Programs that are no pages have none.
+    ///
+    /// Under enhanced authentication a token needs an origin that is trusted, and a user.
     ///
     /// # Errors
     ///
-    /// [`Error::OriginUntrusted`].
+    /// [`Error::OriginUntrusted`]; under enhanced authentication [`Error::PropertyMissing`] when no
+    /// origin is trusted at all, and [`Error::CredentialUnknown`] for a token without a user.
     pub fn check_origin(&self, caller: &Caller, origin: Option<&str>) -> Result<(), Error> {
         let site = self.site(caller);
-        let trusted = self.trusted(caller);
+        // The channel's list, or else the token's own.
+        let own = caller.claims().map_or(&[][..], |claims| &claims.origins);
+        let names_any = !site.origins.is_empty() || !own.is_empty();
+        let is_enhanced = site.enhanced_authentication && !caller.has_secret();
+        if is_enhanced && !names_any {
+            return Err(Error::PropertyMissing("trustedOrigins"));
+        }
+        if is_enhanced && caller.user().is_none() {
+            return Err(Error::CredentialUnknown);
+        }
         let is_trusted = match origin {
-            Some(origin) => trusted.allows(origin),
-            None => !site.enhanced_authentication || caller.has_secret(),
+            None => !is_enhanced,
+            Some(origin) if site.origins.is_empty() => Origins::of(own).allows(origin),
+            Some(origin) => site.origins.allows(origin),
         };
         is_trusted.then_some(()).ok_or(Error::OriginUntrusted)
     }
 
-    /// The channel's list, or else the token's own.
-    pub(super) fn trusted(&self, caller: &Caller) -> Origins {
-        let site = &self.site(caller).origins;
-        if !site.is_empty() {
-            return site.clone();
-        }
-        let mut own = Origins::default();
-        for origin in caller.claims().map_or(&[][..], |claims| &claims.origins) {
-            // Each was looked at before it was signed.
-            let _ = own.trust(origin);
-        }
-        own
-    }
-
     pub(super) fn site(&self, caller: &Caller) -> &Site {
-        &self.inner.sites[caller.site].1
+        &self.inner.sites[caller.site].site
     }
 
     pub(super) fn channel(&self, caller: &Caller) -> &ChannelId {
-        &self.inner.sites[caller.site].0
+        &self.inner.sites[caller.site].channel
     }
 
     /// Makes a token for a conversation that does not exist yet, and a user, if one is named.
@@ -169,7 +175,7 @@ impl DirectLine {
         let Credential::Secret(_) = &caller.credential else {
             return Err(Error::SecretNeeded);
         };
-        self.check_user(caller, parameters)?;
+        self.check_parameters(caller, parameters)?;
         Ok(self.issue(caller, self.fresh(caller, parameters)).0)
     }
 
@@ -184,10 +190,18 @@ impl DirectLine {
         Ok(self.issue(caller, claims.subject()).0)
     }
 
-    /// Refuses a user that a token cannot speak for.
-    pub(super) fn check_user(&self, caller: &Caller, parameters: &Parameters) -> Result<(), Error> {
-        if !self.site(caller).enhanced_authentication {
+    /// Refuses what a token cannot be made of.
+    pub(super) fn check_parameters(
+        &self,
+        caller: &Caller,
+        parameters: &Parameters,
+    ) -> Result<(), Error> {
+        let site = self.site(caller);
+        if !site.enhanced_authentication {
             return Ok(());
+        }
+        if site.origins.is_empty() && parameters.trusted_origins.is_empty() {
+            return Err(Error::PropertyMissing("trustedOrigins"));
         }
         let user = parameters.user.as_ref().and_then(|user| user.id.as_deref());
         let user = user.ok_or(Error::PropertyMissing("user.id"))?;
@@ -228,6 +242,23 @@ impl DirectLine {
         }
     }
 
+    /// What a token is made of that a secret asks for to come back to a conversation. It speaks for
+    /// nobody, as in the public service; under enhanced authentication for the user who is in it.
+    pub(super) fn subject_for(
+        &self,
+        caller: &Caller,
+        conversation: String,
+        stored: &Stored,
+    ) -> Subject {
+        let is_enhanced = self.site(caller).enhanced_authentication;
+        let user = stored.reference.user.clone().filter(|_| is_enhanced);
+        let parameters = Parameters {
+            user,
+            ..Default::default()
+        };
+        self.subject(caller, conversation, &parameters)
+    }
+
     /// Signs a token. Returns its claims as well.
     pub(super) fn issue(&self, caller: &Caller, subject: Subject) -> (Grant, Claims) {
         let lifetime = self.site(caller).token_lifetime;
@@ -243,14 +274,20 @@ impl DirectLine {
         (grant, claims)
     }
 
-    /// Where a caller reaches the gateway: by its public URL, or by the authority that it wrote.
+    /// Where a caller reaches the gateway: by its public URL, or by the authority that it wrote, or
+    /// where the gateway listens.
     #[must_use]
     pub fn base(&self, caller: &Caller, authority: Option<&str>) -> String {
         match (&self.site(caller).public_url, authority) {
             (Some(url), _) => url.clone(),
             (None, Some(authority)) => format!("http://{authority}"),
-            (None, None) => "http://localhost".to_owned(),
+            (None, None) => self.inner.base.clone(),
         }
+    }
+
+    /// Where bots would call back. Never what a caller says: bots send their credentials there.
+    pub(super) fn service_url(&self, caller: &Caller) -> &str {
+        &self.inner.sites[caller.site].service_url
     }
 
     /// The URL of a stream, to be opened within a minute.

@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 
-use super::inbound;
+use super::inbound::{self, Posted};
+use super::token::fresh_id;
+use super::visibility::MEMBERSHIP;
 use super::watermark::Watermark;
 use super::{Caller, Conversation, DirectLine, Error, Parameters};
-use crate::activity::{Kind, validate};
+use crate::activity::{self, Kind, validate};
+use crate::engine::session::Appended;
 use crate::engine::{self, Start};
 use crate::id::{ConversationId, ConversationKey, Sequence};
 use crate::proto::v1;
@@ -27,23 +30,23 @@ impl DirectLine {
         parameters: &Parameters,
         base: &str,
     ) -> Result<(bool, Conversation), Error> {
-        if self.site(caller).enhanced_authentication && self.trusted(caller).is_empty() {
-            return Err(Error::PropertyMissing("trustedOrigins"));
-        }
         let subject = match caller.claims() {
             Some(claims) => claims.subject(),
             None => {
-                self.check_user(caller, parameters)?;
+                self.check_parameters(caller, parameters)?;
                 self.fresh(caller, parameters)
             }
         };
         let key = self.key(caller, &subject.conversation);
         let user = self.speaker(caller).or_else(|| parameters.user.clone());
+        if let Some(user) = &user {
+            self.check_is_user(&key, user)?;
+        }
         let locale = parameters.locale.clone();
         let is_new = match self.engine().conversation(&key) {
             Ok(_) => false,
             Err(engine::Error::ConversationUnknown(_)) => {
-                self.tell_start(&key, user, locale, base).await?
+                self.tell_start(caller, &key, user, locale).await?
             }
             Err(error) => return Err(error.into()),
         };
@@ -73,8 +76,8 @@ impl DirectLine {
         let key = self.place(caller, id)?;
         let stored = match self.engine().conversation(&key) {
             Err(engine::Error::ConversationUnknown(_)) if !caller.has_secret() => {
-                self.tell_start(&key, self.speaker(caller), None, base)
-                    .await?;
+                let user = self.speaker(caller);
+                self.tell_start(caller, &key, user, None).await?;
                 self.engine().conversation(&key)?
             }
             other => other?,
@@ -85,7 +88,7 @@ impl DirectLine {
         };
         let subject = match caller.claims() {
             Some(claims) => claims.subject(),
-            None => self.subject(caller, id.to_owned(), &Parameters::default()),
+            None => self.subject_for(caller, id.to_owned(), &stored),
         };
         let (grant, claims) = self.issue(caller, subject);
         Ok(Conversation {
@@ -101,32 +104,45 @@ impl DirectLine {
     /// # Errors
     ///
     /// As [`inbound::read`]; [`Error::ConversationForeign`]; those of the engine.
-    pub async fn post(
+    pub async fn post(&self, caller: &Caller, id: &str, activity: Value) -> Result<String, Error> {
+        let key = self.place(caller, id)?;
+        let posted = inbound::read(
+            &activity,
+            caller.user().as_ref(),
+            id,
+            self.service_url(caller),
+        )?;
+        // Larger than what was made of it, and of no more use.
+        drop(activity);
+        let appended = self.say(caller, &key, posted).await?;
+        Ok(appended.activity_id.to_string())
+    }
+
+    /// Appends what was made ready, after its user was let in.
+    pub(super) async fn say(
         &self,
         caller: &Caller,
-        id: &str,
-        activity: &Value,
-        base: &str,
-    ) -> Result<String, Error> {
-        let key = self.place(caller, id)?;
-        let user = caller.user();
-        let posted = inbound::read(activity, user.as_ref(), id, &service_url(base))?;
-        if let Some(from) = &posted.activity.from {
-            self.let_in(caller, &key, from, base).await?;
-        }
+        key: &ConversationKey,
+        posted: Posted,
+    ) -> Result<Appended, Error> {
+        let Posted {
+            activity,
+            client_activity_id,
+        } = posted;
+        // Before anyone is told of its user: what is refused leaves nothing behind.
+        activity::validate::inbound(&activity, self.engine().limits())
+            .map_err(engine::Error::from)?;
+        let from = activity.from.clone().unwrap_or_default();
+        self.check_is_user(key, &from)?;
+        self.let_in(caller, key, &from).await?;
         let channel = &key.channel;
-        let appended = match &posted.client_activity_id {
-            Some(client) => {
-                let from = posted.activity.from.as_ref();
-                let from = from.and_then(|from| from.id.as_deref()).unwrap_or_default();
-                // The length keeps apart what would run together.
-                let once = format!("direct line: {} {from} {client}", from.len());
-                let posting = self.engine().post_once(channel, once, posted.activity);
-                posting.await?
-            }
-            None => self.engine().post(channel, posted.activity).await?,
+        let Some(client) = client_activity_id else {
+            return Ok(self.engine().post(channel, activity).await?);
         };
-        Ok(appended.activity_id.to_string())
+        let from = from.id.unwrap_or_default();
+        // The length keeps apart what would run together.
+        let once = format!("direct line: {} {from} {client}", from.len());
+        Ok(self.engine().post_once(channel, once, activity).await?)
     }
 
     /// Where a caller wants to go, if it may.
@@ -160,74 +176,88 @@ impl DirectLine {
         })
     }
 
+    /// Refuses a user who is called as the bot is.
+    fn check_is_user(&self, key: &ConversationKey, user: &v1::ChannelAccount) -> Result<(), Error> {
+        let bot = self.engine().bot_of(&key.channel);
+        if user.id.is_some() && bot.is_some_and(|bot| bot.id == user.id) {
+            return Err(Error::ArgumentBad {
+                name: "from.id",
+                problem: "is the bot's: choose another".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     /// Tells the bot of a user who has not been in the conversation, before it hears them.
     async fn let_in(
         &self,
         caller: &Caller,
         key: &ConversationKey,
         from: &v1::ChannelAccount,
-        base: &str,
     ) -> Result<(), Error> {
         let id = from.id.as_deref().unwrap_or_default();
-        match self.engine().conversation(key) {
-            Ok(stored) if stored.ended || self.engine().is_member(stored.number, id)? => Ok(()),
-            Ok(_) => {
-                let once = format!("direct line: joined {id}");
-                let update = membership(key, vec![from.clone()], from.clone(), None, base);
-                self.engine().post_once(&key.channel, once, update).await?;
-                Ok(())
-            }
+        let stored = match self.engine().conversation(key) {
             Err(engine::Error::ConversationUnknown(_)) if !caller.has_secret() => {
-                self.tell_start(key, Some(from.clone()), None, base).await?;
-                Ok(())
+                let user = Some(from.clone());
+                if self.tell_start(caller, key, user, None).await? {
+                    return Ok(());
+                }
+                // Another call started it meanwhile, maybe for nobody.
+                self.engine().conversation(key)?
             }
-            Err(error) => Err(error.into()),
+            other => other?,
+        };
+        if stored.ended || self.engine().is_member(stored.number, id)? {
+            return Ok(());
         }
+        let once = format!("direct line: joined {id}");
+        let joined = vec![from.clone()];
+        let update = self.membership(caller, key, joined, from.clone(), None);
+        self.engine().post_once(&key.channel, once, update).await?;
+        Ok(())
     }
 
     /// Starts a conversation with the activity that says who is in it. Returns whether this was the
     /// one that did.
     async fn tell_start(
         &self,
+        caller: &Caller,
         key: &ConversationKey,
         user: Option<v1::ChannelAccount>,
         locale: Option<String>,
-        base: &str,
     ) -> Result<bool, Error> {
         let bot = self.engine().bot_of(&key.channel).cloned();
         let bot = bot.ok_or_else(|| engine::Error::ChannelUnknown(key.channel.clone()))?;
         let from = user.clone().unwrap_or_else(|| bot.clone());
         let members = std::iter::once(bot).chain(user).collect();
-        let update = membership(key, members, from, locale, base);
+        let update = self.membership(caller, key, members, from, locale);
         let posting = self
             .engine()
             .post_once(&key.channel, STARTED.to_owned(), update);
         Ok(!posting.await?.repeated)
     }
-}
 
-fn membership(
-    key: &ConversationKey,
-    joined: Vec<v1::ChannelAccount>,
-    from: v1::ChannelAccount,
-    locale: Option<String>,
-    base: &str,
-) -> Box<v1::Activity> {
-    Box::new(v1::Activity {
-        r#type: Some(Kind::ConversationUpdate.as_str().to_owned()),
-        from: Some(from),
-        conversation: Some(v1::ConversationAccount {
-            id: Some(key.conversation.to_string()),
+    fn membership(
+        &self,
+        caller: &Caller,
+        key: &ConversationKey,
+        joined: Vec<v1::ChannelAccount>,
+        from: v1::ChannelAccount,
+        locale: Option<String>,
+    ) -> Box<v1::Activity> {
+        Box::new(v1::Activity {
+            r#type: Some(Kind::ConversationUpdate.as_str().to_owned()),
+            // By this answers to it are known: see `visibility`.
+            id: Some(format!("{}{MEMBERSHIP}{}", key.conversation, fresh_id())),
+            from: Some(from),
+            conversation: Some(v1::ConversationAccount {
+                id: Some(key.conversation.to_string()),
+                ..Default::default()
+            }),
+            members_added: joined,
+            locale,
+            service_url: Some(self.service_url(caller).to_owned()),
             ..Default::default()
-        }),
-        members_added: joined,
-        locale,
-        service_url: Some(service_url(base)),
-        ..Default::default()
-    })
-}
-
-/// Where bots of the Bot Framework's SDKs would call back.
-fn service_url(base: &str) -> String {
-    format!("{base}/")
+        })
+    }
 }

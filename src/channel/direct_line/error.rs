@@ -49,6 +49,9 @@ pub enum Error {
     /// Clients may not post activities of this type.
     #[error("clients cannot post activities of type `{0}`")]
     KindRefused(String),
+    /// There is too much in work.
+    #[error("the gateway has too much in work; come back")]
+    Busy,
     /// A body is larger than a limit allows.
     #[error("the body has more than the {allowed} bytes that `{limit}` allows")]
     BodyTooLarge {

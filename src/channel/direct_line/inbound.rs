@@ -11,7 +11,7 @@ use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount};
 pub(super) struct User {
     /// The id that every activity is from.
     pub id: String,
-    /// The name, if an activity has none.
+    /// The name, if the token has one.
     pub name: Option<String>,
 }
 
@@ -88,22 +88,24 @@ fn may_be_posted(kind: &Kind) -> bool {
     )
 }
 
-/// Whatever a client says, it speaks for the user of its token, and is no bot.
+/// Whatever a client says, it speaks for the user of its token, and is no bot. Nothing else is taken
+/// from it: bots take what stands there, as an `aadObjectId`, for proven.
 fn from(said: Option<ChannelAccount>, bound: Option<&User>) -> Result<ChannelAccount, Error> {
-    let mut from = said.unwrap_or_default();
-    if let Some(user) = bound {
-        from.id = Some(user.id.clone());
-        from.name = from
-            .name
-            .take()
-            .filter(|name| !name.is_empty())
-            .or_else(|| user.name.clone());
-    }
-    let id = from.id.as_deref().filter(|id| !id.is_empty());
+    let said = said.unwrap_or_default();
+    let said_name = said.name.filter(|name| !name.is_empty());
+    let (id, name) = match bound {
+        Some(user) => (Some(user.id.clone()), user.name.clone().or(said_name)),
+        None => (said.id, said_name),
+    };
+    let id = id.filter(|id| !id.is_empty());
     let id = id.ok_or(Error::PropertyMissing("from.id"))?;
-    validate::id("from.id", id).map_err(|invalid| bad("from.id", invalid.problem))?;
-    from.role = Some("user".to_owned());
-    Ok(from)
+    validate::id("from.id", &id).map_err(|invalid| bad("from.id", invalid.problem))?;
+    Ok(ChannelAccount {
+        id: Some(id),
+        name,
+        role: Some("user".to_owned()),
+        ..Default::default()
+    })
 }
 
 fn bad(name: &'static str, problem: impl ToString) -> Error {
@@ -151,8 +153,8 @@ mod tests {
             name: Some("A".to_owned()),
         };
         for (from, name) in [
-            (json!({"id": "dl_b"}), "A"),
-            (json!({"name": "B"}), "B"),
+            (json!({"id": "dl_b", "aadObjectId": "x"}), "A"),
+            (json!({"name": "B"}), "A"),
             (json!(null), "A"),
         ] {
             let body = json!({"type": "message", "from": from});
@@ -160,6 +162,7 @@ mod tests {
             let from = posted.activity.from.expect("set");
             assert_eq!(from.id.as_deref(), Some("dl_a"));
             assert_eq!(from.name.as_deref(), Some(name));
+            assert_eq!(from.aad_object_id, None);
         }
     }
 

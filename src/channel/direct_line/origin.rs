@@ -15,6 +15,16 @@ struct Trusted {
 }
 
 impl Origins {
+    /// A list of origins; what is none is left out.
+    #[must_use]
+    pub(super) fn of(texts: &[String]) -> Self {
+        let mut origins = Self::default();
+        for text in texts {
+            let _ = origins.trust(text);
+        }
+        origins
+    }
+
     /// Adds one: an exact origin, or one with `*` for its port. Returns whether it is one.
     #[must_use]
     pub fn trust(&mut self, text: &str) -> bool {

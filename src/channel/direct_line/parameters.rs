@@ -7,8 +7,9 @@ use super::origin::Origins;
 use crate::activity::validate;
 use crate::proto::v1::ChannelAccount;
 
-/// Most origins that a token carries: it goes along with each request.
+/// Most origins that a token carries, and their bytes: it goes along with each request.
 const ORIGINS: usize = 32;
+const ORIGINS_BYTES: usize = 2 << 10;
 /// Longest name or locale, in bytes.
 const TEXT_BYTES: usize = 256;
 
@@ -75,6 +76,11 @@ fn read_origins(value: Option<&Value>) -> Result<Vec<String>, Error> {
         Some(Value::Array(_)) => return Err(bad(NAME, format!("must have at most {ORIGINS}"))),
         Some(_) => return Err(bad(NAME, "must be a list of origins")),
     };
+    let bytes = items.iter().filter_map(Value::as_str).map(str::len);
+    if bytes.sum::<usize>() > ORIGINS_BYTES {
+        let problem = format!("has more than {ORIGINS_BYTES} bytes; configure `trusted_origins`");
+        return Err(bad(NAME, problem));
+    }
     items
         .iter()
         .map(|item| {

@@ -4,17 +4,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::visibility::{self, Changes, Moment};
+use serde_json::Value;
+
+use super::visibility::{self, Change, Changes, Moment};
 use super::watermark::Watermark;
 use super::{ActivitySet, Caller, DirectLine, Error, Ticket};
 use crate::clock::Timestamp;
-use crate::engine::log::{Entry, Page};
+use crate::engine::log::{self, Entry, Page};
 use crate::engine::{self, Conversation as Stored, Follower, Start};
-use crate::id::{ConversationKey, Sequence};
+use crate::id::{ConversationKey, ConversationNumber, Sequence};
 use crate::store::Order;
 
 /// For how long an indicator or a piece of a streamed reply is worth showing.
 const LIVE: Duration = Duration::from_secs(10);
+/// A page of history, in bytes as activities are stored; one is returned whatever its size. Small,
+/// because it is held as JSON until a client has read it.
+const PAGE_BYTES: usize = 256 << 10;
 
 impl DirectLine {
     /// The activities after a watermark, up to a page, and the new watermark. Empty only when there
@@ -23,7 +28,7 @@ impl DirectLine {
     /// # Errors
     ///
     /// [`Error::ConversationForeign`]; the engine's.
-    pub fn history(
+    pub async fn history(
         &self,
         caller: &Caller,
         id: &str,
@@ -44,18 +49,19 @@ impl DirectLine {
             Err(error) => return Err(error.into()),
         };
         let mut position = after.min(stored.last);
-        let changes = self.changes(&stored, position)?;
+        let reading = self.reading(key, &stored, position).await?;
         let mut activities = Vec::new();
         // An empty list says that there are no more, and what is not for clients fills no list.
         while activities.is_empty() && position < stored.last {
             let from = position.next().max(stored.first);
-            let entries = self.page(&stored, from, stored.last)?;
+            let entries = self.page(stored.number, from, stored.last)?;
             let Some(last) = entries.last() else { break };
             position = last.sequence;
-            let views = entries
-                .iter()
-                .filter_map(|entry| visibility::view(entry, Moment::History, &changes));
-            activities.extend(views);
+            for entry in &entries {
+                activities.extend(reading.show(entry, Moment::History)?);
+            }
+            // Each page is read on this thread: others have their turn in between.
+            tokio::task::yield_now().await;
         }
         Ok(ActivitySet {
             activities,
@@ -88,8 +94,8 @@ impl DirectLine {
             Start::End => stored.last,
             Start::After(sequence) => sequence.min(stored.last),
         };
-        let changes = self.changes(&stored, start)?;
-        let follower = self.follow(&key, start).await?;
+        let reading = self.reading(key, &stored, start).await?;
+        let follower = self.follow(&reading.key, start).await?;
         let until = Timestamp(claims.until.unwrap_or(claims.exp).saturating_mul(1_000));
         let ticket = self
             .inner
@@ -98,11 +104,8 @@ impl DirectLine {
             .ok_or(engine::Error::ShuttingDown)?;
         self.engine().metrics().watchers.inc();
         let stream = Stream {
-            line: self.clone(),
-            key,
+            reading,
             follower,
-            history: stored.last,
-            changes,
             waiting: VecDeque::new(),
             _place: place,
         };
@@ -121,49 +124,108 @@ impl DirectLine {
         }
     }
 
-    /// The updates and deletions after a position. Conversations without any, which is most of them,
-    /// say so at once; others are read through.
-    fn changes(&self, stored: &Stored, after: Sequence) -> Result<Changes, Error> {
+    /// Begins to read after a position: finds the updates and deletions that came later.
+    /// Conversations without any, which is most of them, say so at once; others are read through.
+    async fn reading(
+        &self,
+        key: ConversationKey,
+        stored: &Stored,
+        after: Sequence,
+    ) -> Result<Reading, Error> {
         let mut changes = Changes::default();
         let mut position = after;
         while position < stored.last_change {
             let from = position.next().max(stored.first);
-            let entries = self.page(stored, from, stored.last_change)?;
+            let entries = self.page(stored.number, from, stored.last_change)?;
             let Some(last) = entries.last() else { break };
             position = last.sequence;
             for entry in &entries {
                 changes.note(entry);
             }
+            tokio::task::yield_now().await;
         }
-        Ok(changes)
+        Ok(Reading {
+            line: self.clone(),
+            key,
+            number: stored.number,
+            after,
+            history: stored.last,
+            changes,
+        })
     }
 
     fn page(
         &self,
-        stored: &Stored,
+        conversation: ConversationNumber,
         from: Sequence,
         to: Sequence,
     ) -> Result<Vec<Arc<Entry>>, Error> {
-        let limits = self.engine().limits();
         let page = Page {
-            entries: limits.page,
-            bytes: limits.page_bytes,
+            entries: self.engine().limits().page,
+            bytes: PAGE_BYTES,
         };
         let entries = self
             .engine()
-            .activities(stored.number, from, to, Order::Ascending, page)?;
+            .activities(conversation, from, to, Order::Ascending, page)?;
         Ok(entries)
+    }
+}
+
+/// One client's reading of a conversation.
+struct Reading {
+    line: DirectLine,
+    key: ConversationKey,
+    number: ConversationNumber,
+    /// Where it began.
+    after: Sequence,
+    /// What was there as it began: that is history.
+    history: Sequence,
+    /// What became of it.
+    changes: Changes,
+}
+
+impl Reading {
+    /// An entry as this client sees it; `None` when it is not for it.
+    fn show(&self, entry: &Entry, moment: Moment) -> Result<Option<Value>, Error> {
+        if visibility::is_change(entry) {
+            return self.show_change(entry);
+        }
+        match self.changes.of(entry) {
+            None => Ok(visibility::view(entry, moment)),
+            Some(Change::Deleted) => Ok(None),
+            Some(Change::Updated(sequence)) => {
+                let update = self.entry(sequence)?;
+                Ok(update.and_then(|update| visibility::view_updated(entry, &update)))
+            }
+        }
+    }
+
+    fn show_change(&self, change: &Entry) -> Result<Option<Value>, Error> {
+        let position = log::position_of(&self.key.conversation, &change.activity_id);
+        let was_shown = |position: Sequence| position > self.after;
+        // In history it was shown in the place of what it changes.
+        if change.sequence <= self.history && position.is_some_and(was_shown) {
+            return Ok(None);
+        }
+        let original = match position {
+            Some(position) => self.entry(position)?,
+            None => None,
+        };
+        Ok(match original {
+            Some(original) => visibility::view_updated(&original, change),
+            None => visibility::view(change, Moment::History),
+        })
+    }
+
+    fn entry(&self, sequence: Sequence) -> Result<Option<Arc<Entry>>, Error> {
+        Ok(self.line.page(self.number, sequence, sequence)?.pop())
     }
 }
 
 /// What a client's stream shows: one activity a frame, in order, history first.
 pub struct Stream {
-    line: DirectLine,
-    key: ConversationKey,
+    reading: Reading,
     follower: Follower,
-    /// What was there as it was opened is history.
-    history: Sequence,
-    changes: Changes,
     waiting: VecDeque<Arc<Entry>>,
     _place: tokio::sync::OwnedSemaphorePermit,
 }
@@ -178,7 +240,7 @@ impl Stream {
     pub async fn next(&mut self) -> Result<ActivitySet, Error> {
         loop {
             while let Some(entry) = self.waiting.pop_front() {
-                if let Some(view) = visibility::view(&entry, self.moment(&entry), &self.changes) {
+                if let Some(view) = self.show(&entry)? {
                     return Ok(ActivitySet {
                         activities: vec![view],
                         watermark: Watermark(entry.sequence).to_string(),
@@ -188,26 +250,33 @@ impl Stream {
             match self.follower.next().await {
                 Ok(entries) => self.waiting.extend(entries),
                 Err(engine::Error::FollowAgain | engine::Error::SequenceGone { .. }) => {
-                    let position = self.follower.position();
-                    self.follower = self.line.follow(&self.key, position).await?;
+                    let (line, key) = (&self.reading.line, &self.reading.key);
+                    self.follower = line.follow(key, self.follower.position()).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn moment(&self, entry: &Entry) -> Moment {
-        let now = self.line.engine().clock().now();
-        if entry.sequence > self.history && now.since(entry.append_time) < LIVE {
+    fn show(&mut self, entry: &Entry) -> Result<Option<Value>, Error> {
+        let now = self.reading.line.engine().clock().now();
+        if entry.sequence <= self.reading.history {
+            return self.reading.show(entry, Moment::History);
+        }
+        // From here on changes come as they happen.
+        self.reading.changes = Changes::default();
+        let is_recent = now.since(entry.append_time) < LIVE;
+        let moment = if is_recent {
             Moment::Live
         } else {
             Moment::History
-        }
+        };
+        self.reading.show(entry, moment)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.line.engine().metrics().watchers.dec();
+        self.reading.line.engine().metrics().watchers.dec();
     }
 }

@@ -7,10 +7,14 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 
+/// Most streams that the tokens of one session have open at one time: a client has one, and a few more
+/// while it comes back again and again.
+const STREAMS_PER_SESSION: usize = 8;
+
 /// Why a stream ends, other than by its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// A newer one has the same URL.
+    /// A newer one has the same URL, or there are too many of its session.
     Replaced,
     /// Its token is no longer good.
     Expired,
@@ -81,9 +85,16 @@ impl Streams {
                 older.end(Ending::Replaced);
             }
             let all = open.by_session.entry(session).or_default();
+            let open = |held: &&Arc<Held>| held.state.borrow().ending.is_none();
+            if all.iter().filter(open).count() >= STREAMS_PER_SESSION
+                && let Some(oldest) = all.iter().find(open)
+            {
+                oldest.end(Ending::Replaced);
+            }
             all.push(Arc::clone(&held));
+            // Before anyone can close all and wait for none.
+            self.count.send_modify(|count| *count += 1);
         }
-        self.count.send_modify(|count| *count += 1);
         Some(Ticket {
             streams: Arc::clone(self),
             held,
@@ -146,10 +157,14 @@ impl Ticket {
             if let Some(ending) = state.ending {
                 return ending;
             }
+            if state.until <= clock.now() {
+                return Ending::Expired;
+            }
             tokio::select! {
                 // The sender is held by this ticket, too.
                 _ = self.changes.changed() => {}
-                () = clock.sleep_until(state.until) => return Ending::Expired,
+                // A refresh may have come at the same time: look again.
+                () = clock.sleep_until(state.until) => {}
             }
         }
     }
@@ -214,6 +229,17 @@ mod tests {
         assert!(ticket.ended(&clock).now_or_never().is_none());
         clock.advance(Duration::from_secs(1));
         assert_eq!(ticket.ended(&clock).await, Ending::Expired);
+    }
+
+    #[tokio::test]
+    async fn a_session_has_so_many_streams_and_the_oldest_goes() {
+        let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+        let urls = 0..STREAMS_PER_SESSION;
+        let mut tickets: Vec<_> = urls.map(|url| open(&streams, &url.to_string())).collect();
+        let mut newest = open(&streams, "newest");
+        assert_eq!(tickets[0].ended(&clock).await, Ending::Replaced);
+        assert!(tickets[1].ended(&clock).now_or_never().is_none());
+        assert!(newest.ended(&clock).now_or_never().is_none());
     }
 
     #[tokio::test]

@@ -171,6 +171,12 @@ impl SigningKey {
         Ok(fresh)
     }
 
+    /// A key that nothing was signed with and nothing will be, for a gateway without such channels.
+    #[must_use]
+    pub(super) fn unused() -> Self {
+        Self(random())
+    }
+
     /// Signs claims.
     #[must_use]
     pub(super) fn sign(&self, claims: &Claims) -> String {

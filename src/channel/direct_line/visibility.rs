@@ -8,7 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::activity::{Kind, Outline, json};
 use crate::engine::log::{Author, Entry};
+use crate::id::Sequence;
 use crate::proto::v1::Activity;
+
+/// What the id of an activity has in it that says who joined.
+pub(super) const MEMBERSHIP: &str = "|members-";
 
 /// When a client reads an activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,24 +23,66 @@ pub(super) enum Moment {
     History,
 }
 
+/// Most messages whose changes are known ahead; those of more show as they were, and change then.
+const CHANGES: usize = 10_000;
+
 /// Updates and deletions that came after what is read: in history the present content stands.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Changes(HashMap<Arc<str>, Arc<Entry>>);
+#[derive(Debug, Default)]
+pub(super) struct Changes(HashMap<Arc<str>, Change>);
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It was updated last there.
+    Updated(Sequence),
+    /// It was deleted; nothing brings it back.
+    Deleted,
+}
 
 impl Changes {
     /// Takes note of an entry, later than those that were noted.
-    pub(super) fn note(&mut self, entry: &Arc<Entry>) {
-        if matches!(kind_of(entry), Kind::MessageUpdate | Kind::MessageDelete) {
-            let id = Arc::clone(&entry.activity_id);
-            self.0.insert(id, Arc::clone(entry));
+    pub(super) fn note(&mut self, entry: &Entry) {
+        let change = match kind_of(entry) {
+            Kind::MessageUpdate => Change::Updated(entry.sequence),
+            Kind::MessageDelete => Change::Deleted,
+            _ => return,
+        };
+        let is_known = self.0.contains_key(&entry.activity_id);
+        if is_known || self.0.len() < CHANGES {
+            let noted = self.0.entry(Arc::clone(&entry.activity_id));
+            let noted = noted.or_insert(change);
+            if *noted != Change::Deleted {
+                *noted = change;
+            }
         }
     }
 
-    /// The newest change of an earlier entry.
-    fn of(&self, entry: &Entry) -> Option<&Entry> {
-        let change = self.0.get(&entry.activity_id)?;
-        (change.sequence > entry.sequence).then_some(change)
+    /// What became of an entry.
+    pub(super) fn of(&self, entry: &Entry) -> Option<Change> {
+        self.0.get(&entry.activity_id).copied()
     }
+}
+
+/// Whether an entry changes an earlier one.
+pub(super) fn is_change(entry: &Entry) -> bool {
+    matches!(kind_of(entry), Kind::MessageUpdate | Kind::MessageDelete)
+}
+
+/// A message as its update left it. Clients order by time, and hold back answers to what they do not
+/// know: so it stays where it was said, and answers what it answered.
+#[must_use]
+pub(super) fn view_updated(original: &Entry, update: &Entry) -> Option<Value> {
+    let mut view = view(update, Moment::History)?;
+    let original = Activity::decode(&*original.activity).ok()?;
+    let members = view.as_object_mut()?;
+    for (name, text) in [
+        ("timestamp", original.timestamp),
+        ("replyToId", original.reply_to_id),
+    ] {
+        members.remove(name);
+        members.extend(text.map(|text| (name.to_owned(), text.into())));
+    }
+    Some(view)
 }
 
 /// An entry as clients see it; `None` when it is not for them.
@@ -44,22 +90,7 @@ impl Changes {
 /// What cannot be read any more, which only a damaged store can bring about, is passed over: it must
 /// not stand between a client and all that follows.
 #[must_use]
-pub(super) fn view(entry: &Entry, moment: Moment, changes: &Changes) -> Option<Value> {
-    match changes.of(entry) {
-        None => shown(entry, moment),
-        Some(change) if kind_of(change) == Kind::MessageDelete => None,
-        Some(change) => {
-            let mut view = shown(change, moment)?;
-            // Clients order by time, and the message stays where it was said.
-            let first = Activity::decode(&*entry.activity).ok()?;
-            let members = view.as_object_mut()?;
-            members.insert("timestamp".to_owned(), first.timestamp?.into());
-            Some(view)
-        }
-    }
-}
-
-fn shown(entry: &Entry, moment: Moment) -> Option<Value> {
+pub(super) fn view(entry: &Entry, moment: Moment) -> Option<Value> {
     let activity = Activity::decode(&*entry.activity).ok()?;
     let kind = Kind::from(activity.r#type.as_deref().unwrap_or_default());
     if !is_visible(&kind, moment) {
@@ -83,6 +114,11 @@ fn shown(entry: &Entry, moment: Moment) -> Option<Value> {
     }
     if role == "bot" {
         copy_stream_info(members);
+    }
+    // Clients hold back an answer to what they do not know, and they know no `conversationUpdate`.
+    let answered = members.get("replyToId").and_then(Value::as_str);
+    if answered.is_some_and(|id| id.contains(MEMBERSHIP)) {
+        members.remove("replyToId");
     }
     Some(view)
 }
@@ -138,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::id::{BotId, Sequence};
+    use crate::id::BotId;
 
     fn entry(sequence: u64, author: Author, activity: &Value) -> Arc<Entry> {
         let decoded: Activity = json::decode_value(activity).expect("an activity");
@@ -156,7 +192,7 @@ mod tests {
     }
 
     fn seen(activity: &Value, author: Author, moment: Moment) -> Option<Value> {
-        view(&entry(1, author, activity), moment, &Changes::default())
+        view(&entry(1, author, activity), moment)
     }
 
     #[test]
@@ -223,24 +259,49 @@ mod tests {
     }
 
     #[test]
-    fn in_history_the_present_content_stands_and_what_was_deleted_is_gone() {
-        let said = |id: &str, sequence| {
-            let activity = json!({"type": "message", "id": id, "text": "old",
-                "timestamp": "2026-01-01T00:00:00.000Z"});
-            entry(sequence, bot(), &activity)
-        };
+    fn what_was_updated_stays_where_it_was_said() {
+        let said = json!({"type": "message", "id": "a", "text": "old", "replyToId": "q",
+            "timestamp": "2026-01-01T00:00:00.000Z"});
         let update = json!({"type": "messageUpdate", "id": "a", "text": "new",
             "timestamp": "2026-02-02T00:00:00.000Z"});
-        let mut changes = Changes::default();
-        changes.note(&entry(5, bot(), &update));
-        let delete = json!({"type": "messageDelete", "id": "b"});
-        changes.note(&entry(6, bot(), &delete));
+        let view = view_updated(&entry(1, bot(), &said), &entry(5, bot(), &update));
+        let view = view.expect("visible");
+        assert_eq!(
+            (&view["type"], &view["text"]),
+            (&json!("message"), &json!("new"))
+        );
+        assert_eq!(view["timestamp"], "2026-01-01T00:00:00.000Z");
+        assert_eq!(view["replyToId"], "q");
+    }
 
-        let a = view(&said("a", 1), Moment::History, &changes).expect("visible");
-        assert_eq!(a["text"], "new");
-        assert_eq!(a["timestamp"], "2026-01-01T00:00:00.000Z");
-        assert_eq!(view(&said("b", 2), Moment::History, &changes), None);
-        let c = view(&said("c", 3), Moment::History, &changes).expect("visible");
-        assert_eq!(c["text"], "old");
+    #[test]
+    fn the_newest_change_counts_and_what_was_deleted_stays_so() {
+        let change = |sequence, kind: &str, id: &str| {
+            entry(sequence, bot(), &json!({"type": kind, "id": id}))
+        };
+        let mut changes = Changes::default();
+        for entry in [
+            change(5, "messageUpdate", "a"),
+            change(6, "messageUpdate", "a"),
+            change(7, "messageDelete", "b"),
+            change(8, "messageUpdate", "b"),
+            change(9, "message", "c"),
+        ] {
+            changes.note(&entry);
+        }
+        let of = |id: &str| changes.of(&entry(1, bot(), &json!({"type": "message", "id": id})));
+        assert_eq!(of("a"), Some(Change::Updated(Sequence(6))));
+        assert_eq!(of("b"), Some(Change::Deleted));
+        assert_eq!(of("c"), None);
+    }
+
+    #[test]
+    fn nothing_answers_what_clients_do_not_see() {
+        let welcome = json!({"type": "message", "id": "1", "replyToId": "c|members-x"});
+        let view = seen(&welcome, bot(), Moment::Live).expect("visible");
+        assert_eq!(view.get("replyToId"), None);
+        let answer = json!({"type": "message", "id": "1", "replyToId": "c|0000002"});
+        let view = seen(&answer, bot(), Moment::Live).expect("visible");
+        assert_eq!(view["replyToId"], "c|0000002");
     }
 }

@@ -114,9 +114,13 @@ mod tests {
         let start = Instant::now();
         for after in [3, 5] {
             let at = start + Duration::from_millis(after);
-            let taken_up = tokio::time::timeout(Duration::ZERO, timer.wait_until(at)).await;
-            assert!(taken_up.is_err());
-            timer.wait_until(at).await?;
+            // On a busy machine the time may have come already.
+            if tokio::time::timeout(Duration::ZERO, timer.wait_until(at))
+                .await
+                .is_err()
+            {
+                timer.wait_until(at).await?;
+            }
             assert!(Instant::now() >= at);
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::engine::command::{Append, From, Keyed};
 use crate::engine::conversation::{Conversation, Reader, Stored};
 use crate::engine::delivery::Cursor;
 use crate::engine::error::Error;
-use crate::engine::log::{Author, Entry};
+use crate::engine::log::{self, Author, Entry};
 use crate::engine::round::Round;
 use crate::engine::session::{Appended, Session, Subscriber};
 use crate::engine::settings::Outbound;
@@ -323,6 +323,7 @@ impl Shard {
             bucket: 0,
             last_change: Sequence::START,
             ended: false,
+            newest_time: Timestamp::default(),
             cursors,
         };
         let listings = [
@@ -350,9 +351,11 @@ impl Shard {
         };
         Answered {
             reply_to_id: Some(entry.activity_id.to_string()),
+            // What a channel says in the bot's name, as that it was added, is for the user.
             recipient: Outline::decode(&*entry.activity)
                 .ok()
-                .and_then(|outline| outline.from),
+                .and_then(|outline| outline.from)
+                .filter(|from| from.role.as_deref() != Some("bot")),
             locale: None,
         }
     }
@@ -360,7 +363,7 @@ impl Shard {
     fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
         self.learn_members(slot, draft, round);
         self.freshen_reference(slot, draft, round);
-        let timestamp = self.stamp(round.now);
+        let timestamp = self.conversations[slot].stamp(round.now);
         let conversation = &self.conversations[slot];
         let id = match &draft.id {
             Some(id) => id.as_str().into(),
@@ -389,7 +392,7 @@ impl Shard {
         answered: &Answered,
         round: &mut Round,
     ) -> Appended {
-        let timestamp = self.stamp(round.now);
+        let timestamp = self.conversations[slot].stamp(round.now);
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
         let account = author
@@ -412,12 +415,6 @@ impl Shard {
             service_url: reference.service_url.as_deref(),
         });
         self.log(slot, author, id, &draft.kind, activity, round)
-    }
-
-    /// The time that an activity is stamped with.
-    fn stamp(&mut self, now: Timestamp) -> Timestamp {
-        self.stamped = self.stamped.max(now);
-        self.stamped
     }
 
     /// Appends an activity to the log and shows it to all who read it.
@@ -475,9 +472,7 @@ impl Shard {
     }
 }
 
-/// The id of the next activity, in the shape of the public service's ids (reference: seven digits,
-/// counting users' and bots' activities).
+/// The id of the next activity.
 fn next_activity_id(conversation: &Conversation) -> Arc<str> {
-    let (id, sequence) = (&conversation.key.conversation, conversation.last.next());
-    format!("{id}|{:07}", sequence.0).into()
+    log::id_at(&conversation.key.conversation, conversation.last.next()).into()
 }

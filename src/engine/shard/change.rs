@@ -1,9 +1,12 @@
 //! Updates and deletions: a bot changes what it said itself, on a channel whose users can see that.
 
+use prost::Message as _;
+
 use super::Shard;
-use crate::activity::{Draft, Kind};
+use crate::activity::{Draft, Kind, Outline};
 use crate::engine::error::Error;
-use crate::id::{BotId, ChannelId, Sequence};
+use crate::engine::log;
+use crate::id::{BotId, ChannelId};
 use crate::proto::v1;
 use crate::store::keys::Key;
 use crate::store::record;
@@ -35,12 +38,8 @@ impl Shard {
             id: id.to_owned(),
             bot: bot.clone(),
         };
-        // What bots say is called by its position: see `next_activity_id`. What is not durable yet
-        // was told to nobody, and so nobody can mean it.
-        let position = id
-            .strip_prefix(conversation.key.conversation.as_str())
-            .and_then(|rest| rest.strip_prefix('|')?.parse().ok())
-            .map(Sequence)
+        // What is not durable yet was told to nobody, and so nobody can mean it.
+        let position = log::position_of(&conversation.key.conversation, id)
             .filter(|sequence| *sequence <= conversation.durable);
         let key = Key::Activity {
             conversation: conversation.number,
@@ -48,10 +47,12 @@ impl Shard {
         };
         let stored = self.shared.store.get(&key)?.ok_or_else(unknown)?;
         let stored = record::decode_activity(&key, stored)?;
-        if stored.activity_id != id || stored.bot_id != bot.as_str() {
-            return Err(unknown());
+        let outline = Outline::decode(&*stored.activity).unwrap_or_default();
+        let is_message = outline.r#type.as_deref() == Some(Kind::Message.as_str());
+        if is_message && stored.activity_id == id && stored.bot_id == bot.as_str() {
+            return Ok(());
         }
-        Ok(())
+        Err(unknown())
     }
 
     /// Whether a channel can do something, by its configuration or by what its adapter declared.

@@ -58,6 +58,7 @@ impl Shard {
             bucket: stored.bucket,
             last_change: stored.last_change,
             ended: stored.ended,
+            stamped: stored.newest_time,
             seats,
             feed: Weak::new(),
             known_members: Default::default(),

@@ -18,7 +18,7 @@ pub(crate) async fn history(
     query: Query,
 ) -> Result<Json<ActivitySet>, Problem> {
     let watermark = query.get("watermark");
-    Ok(Json(line.history(&call.caller, &id, watermark)?))
+    Ok(Json(line.history(&call.caller, &id, watermark).await?))
 }
 
 /// `POST /conversations/{id}/activities`: answered as soon as the activity is stored.
@@ -30,7 +30,7 @@ pub(crate) async fn post(
 ) -> Result<Json<Value>, Problem> {
     let body = body::read(&line, body).await?;
     let activity: Value =
-        serde_json::from_slice(&body).map_err(|error| Error::SyntaxBad(error.to_string()))?;
-    let id = line.post(&call.caller, &id, &activity, &call.base).await?;
+        serde_json::from_slice(&body.bytes).map_err(|error| Error::SyntaxBad(error.to_string()))?;
+    let id = line.post(&call.caller, &id, activity).await?;
     Ok(Json(json!({ "id": id })))
 }

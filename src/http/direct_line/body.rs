@@ -1,26 +1,59 @@
-//! Reading a body, bounded in size and time.
+//! Bodies, bounded in size and time, and all of them together.
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::problem::Problem;
 use crate::channel::direct_line::{DirectLine, Error};
+
+/// How much memory a request takes while it is worked on, as JSON and as an activity, for each of its
+/// bytes.
+const TIMES: usize = 4;
+/// Answers of less need no room: they are bounded by the connections and calls there may be.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// A body that was read, and its room.
+pub(crate) struct Read {
+    pub(crate) bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
 
 /// Reads a body of at most as many bytes as an activity may have.
 ///
 /// # Errors
 ///
-/// [`Error::BodyTooLarge`]; [`Error::BodyTimeout`]; [`Error::ArgumentBad`] when it breaks off.
-pub(crate) async fn read(line: &DirectLine, body: Body) -> Result<Bytes, Error> {
+/// [`Error::BodyTooLarge`]; [`Error::BodyTimeout`]; [`Error::Busy`]; [`Error::ArgumentBad`] when it
+/// breaks off.
+pub(crate) async fn read(line: &DirectLine, body: Body) -> Result<Read, Error> {
     let limits = line.engine().limits();
+    let allowed = limits.activity_bytes;
+    let too_large = || Error::BodyTooLarge {
+        limit: "activity_bytes",
+        allowed,
+    };
+    let said = body.size_hint();
+    if said.lower() > allowed as u64 {
+        return Err(too_large());
+    }
+    // One that does not say its length may have any.
+    let most = said.exact().map_or(allowed, |bytes| bytes as usize);
+    let room = line.room_to_read(most.saturating_mul(TIMES)).await?;
     let clock = line.engine().clock();
     let deadline = clock.now().after(limits.body_timeout);
-    tokio::select! {
-        read = collect(body, limits.activity_bytes) => read,
-        () = clock.sleep_until(deadline) => Err(Error::BodyTimeout(limits.body_timeout)),
-    }
+    let bytes = tokio::select! {
+        read = collect(body, allowed) => read?.ok_or_else(too_large)?,
+        () = clock.sleep_until(deadline) => return Err(Error::BodyTimeout(limits.body_timeout)),
+    };
+    Ok(Read { bytes, _room: room })
 }
 
-async fn collect(mut body: Body, allowed: usize) -> Result<Bytes, Error> {
+/// `None` when there are more bytes than allowed.
+async fn collect(mut body: Body, allowed: usize) -> Result<Option<Bytes>, Error> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::ArgumentBad {
@@ -31,12 +64,34 @@ async fn collect(mut body: Body, allowed: usize) -> Result<Bytes, Error> {
             continue;
         };
         if read.len() + data.len() > allowed {
-            return Err(Error::BodyTooLarge {
-                limit: "activity_bytes",
-                allowed,
-            });
+            return Ok(None);
         }
         read.extend_from_slice(&data);
     }
-    Ok(read.into())
+    Ok(Some(read.into()))
+}
+
+/// Gives a large answer room until its client has read it. And says of all that they are for their
+/// caller alone, who may find a token in them.
+pub(crate) async fn hold(State(line): State<DirectLine>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    // Files are not held in memory, and do not say how long they are.
+    let bytes = response.body().size_hint().exact().unwrap_or_default() as usize;
+    if bytes < SMALL_BYTES {
+        return response;
+    }
+    match line.room_to_write(bytes).await {
+        Ok(room) => response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                // It goes with the body.
+                let _ = &room;
+                frame
+            }))
+        }),
+        Err(busy) => Problem::from(busy).into_response(),
+    }
 }

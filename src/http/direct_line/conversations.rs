@@ -16,7 +16,7 @@ pub(crate) async fn start(
     call: Call,
     body: Body,
 ) -> Result<(StatusCode, Json<Conversation>), Problem> {
-    let parameters = Parameters::read(&body::read(&line, body).await?)?;
+    let parameters = Parameters::read(&body::read(&line, body).await?.bytes)?;
     let (is_new, conversation) = line.start(&call.caller, &parameters, &call.base).await?;
     let status = if is_new {
         StatusCode::CREATED

@@ -80,7 +80,7 @@ fn code(error: &Error) -> &'static str {
         Error::BodyTimeout(_) => "RequestTimeout",
         Error::AttachmentUnknown | Error::OperationUnknown => "NotFound",
         Error::MethodUnknown => "MethodNotAllowed",
-        Error::AttachmentsFailed(_) | Error::TooManyWatchers { .. } => "ServiceError",
+        Error::Busy | Error::AttachmentsFailed(_) | Error::TooManyWatchers { .. } => "ServiceError",
         Error::Engine(error) => engine_code(error),
     }
 }

@@ -1,25 +1,19 @@
 //! `GET /session/getsessionid`: what Web Chat appends to the URLs of sign-in cards (section 2.8).
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::call::Call;
-use super::problem::Problem;
-use crate::channel::direct_line::{BASE, DirectLine, fresh_id};
+use crate::channel::direct_line::fresh_id;
 
 const COOKIE: &str = "turnwire_session";
 /// What [`fresh_id`] makes.
 const ID_BYTES: usize = 22;
 
 /// The id in the caller's cookie, or a new one, which its cookie has from now on.
-pub(crate) async fn id(
-    State(_): State<DirectLine>,
-    call: Call,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub(crate) async fn id(call: Call, headers: HeaderMap) -> Response {
     let id = known(&headers).unwrap_or_else(fresh_id);
     // Only over TLS may a cookie go to pages elsewhere.
     let scope = if call.base.starts_with("https:") {
@@ -27,9 +21,9 @@ pub(crate) async fn id(
     } else {
         "SameSite=Lax"
     };
-    let cookie = format!("{COOKIE}={id}; Path={BASE}; HttpOnly; {scope}");
+    let cookie = format!("{COOKIE}={id}; Path=/; HttpOnly; {scope}");
     let body = Json(json!({ "sessionId": id }));
-    Ok(([(header::SET_COOKIE, cookie)], body).into_response())
+    ([(header::SET_COOKIE, cookie)], body).into_response()
 }
 
 /// An id that was made here, by its shape.

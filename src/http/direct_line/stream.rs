@@ -20,6 +20,8 @@ const WRITE_BUFFER_BYTES: usize = 1 << 10;
 const MESSAGE_BYTES: usize = 64 << 10;
 /// How long a client may take to read one frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how many intervals without a sign of life a client is given up.
 const SILENT_INTERVALS: u32 = 4;
 
@@ -69,7 +71,16 @@ async fn serve(line: DirectLine, mut socket: WebSocket, mut stream: Stream, mut 
                     heard = clock.now();
                     continue;
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Close(_))) => {
+                    // The answer to it is sent as more is looked for.
+                    let clock = line.engine().clock();
+                    tokio::select! {
+                        _ = socket.recv() => {}
+                        () = clock.sleep_until(clock.now().after(CLOSE_TIMEOUT)) => {}
+                    }
+                    return;
+                }
+                Some(Err(_)) | None => return,
             },
             next = stream.next() => match next {
                 Ok(set) => text(&set),

@@ -15,7 +15,7 @@ pub(crate) async fn generate(
     call: Call,
     body: Body,
 ) -> Result<Json<Grant>, Problem> {
-    let parameters = Parameters::read(&body::read(&line, body).await?)?;
+    let parameters = Parameters::read(&body::read(&line, body).await?.bytes)?;
     Ok(Json(line.generate(&call.caller, &parameters)?))
 }
 
