@@ -12,7 +12,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Each file: its path, its type, its content.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("/", HTML, include_str!("page/index.html")),
     (
         "/page/activity.js",
@@ -33,6 +33,7 @@ const FILES: [(&str, &str, &str); 12] = [
         include_str!("page/directline.js"),
     ),
     ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/page/follow.js", SCRIPT, include_str!("page/follow.js")),
     ("/page/icon.svg", SVG, include_str!("page/icon.svg")),
     (
         "/page/inspector.js",
