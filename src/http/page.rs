@@ -86,3 +86,42 @@ fn answer(
     ];
     (headers, content)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_page_names_is_served() {
+        let paths: Vec<&str> = FILES.iter().map(|(path, ..)| *path).collect();
+        for (path, _, content) in FILES {
+            let imports = content.split("from \"./").skip(1);
+            let links = content.split("=\"/page/").skip(1);
+            for rest in imports.chain(links) {
+                let name = rest.split('"').next().unwrap_or_default();
+                let named = format!("/page/{name}");
+                assert!(paths.contains(&named.as_str()), "{path} names {named}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_into_the_page_that_its_policy_refuses() {
+        let (_, _, html) = FILES[0];
+        assert!(!html.contains("<style") && !html.contains(" style="));
+        assert!(
+            !html.contains("<script>") && !html.contains(" on"),
+            "inline script"
+        );
+        for (path, _, content) in FILES {
+            for parses in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+            ] {
+                assert!(!content.contains(parses), "{path} parses HTML by {parses}");
+            }
+        }
+    }
+}
