@@ -89,7 +89,8 @@ async function deliver(item) {
   const told = inspector.sent(item.activity);
   try {
     const { id } = await line.post(item.activity, item.files.map(({ file }) => file));
-    told(`200 ${id}`);
+    // What tells activities of one conversation apart is the end of their ids.
+    told(`200 ${String(id).split("|").at(-1)}`);
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
     told(failure.status === 0 ? failure.message : `${failure.status} ${failure.message}`, true);

@@ -114,8 +114,22 @@ export class DirectLine {
       const userId = encodeURIComponent(this.#user.id);
       return await this.#request("POST", `${path}/upload?userId=${userId}`, session.token, { form });
     } catch (failure) {
-      if (failure.isGone && session === this.#session) this.#lose(failure);
+      if (failure.isGone) this.#doubt(session);
       throw failure;
+    }
+  }
+
+  /**
+   * Asks whether the conversation is still there. A post that is refused does not say so: it may have
+   * ended, or not every operation may be served.
+   */
+  async #doubt(session) {
+    const query = `watermark=${encodeURIComponent(this.#watermark)}`;
+    const path = `conversations/${encodeURIComponent(session.conversationId)}/activities?${query}`;
+    try {
+      await this.#request("GET", path, session.token);
+    } catch (failure) {
+      if (failure.isGone && session === this.#session) this.#lose(failure);
     }
   }
 
