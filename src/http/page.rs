@@ -12,7 +12,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Each file: its path, its type, its content.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("/", HTML, include_str!("page/index.html")),
     (
         "/page/activity.js",
@@ -33,6 +33,7 @@ const FILES: [(&str, &str, &str); 12] = [
         include_str!("page/directline.js"),
     ),
     ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/page/follow.js", SCRIPT, include_str!("page/follow.js")),
     ("/page/icon.svg", SVG, include_str!("page/icon.svg")),
     (
         "/page/inspector.js",
@@ -84,4 +85,43 @@ fn answer(
         (header::CONTENT_SECURITY_POLICY, POLICY),
     ];
     (headers, content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_page_names_is_served() {
+        let paths: Vec<&str> = FILES.iter().map(|(path, ..)| *path).collect();
+        for (path, _, content) in FILES {
+            let imports = content.split("from \"./").skip(1);
+            let links = content.split("=\"/page/").skip(1);
+            for rest in imports.chain(links) {
+                let name = rest.split('"').next().unwrap_or_default();
+                let named = format!("/page/{name}");
+                assert!(paths.contains(&named.as_str()), "{path} names {named}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_into_the_page_that_its_policy_refuses() {
+        let (_, _, html) = FILES[0];
+        assert!(!html.contains("<style") && !html.contains(" style="));
+        assert!(
+            !html.contains("<script>") && !html.contains(" on"),
+            "inline script"
+        );
+        for (path, _, content) in FILES {
+            for parses in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+            ] {
+                assert!(!content.contains(parses), "{path} parses HTML by {parses}");
+            }
+        }
+    }
 }

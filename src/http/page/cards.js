@@ -4,7 +4,7 @@
 // something on the user's behalf.
 
 import { adaptiveCard } from "./adaptive.js";
-import { ACTIONS, el, icon, link, MEDIA, safeUrl, sizeText } from "./dom.js";
+import { ACTIONS, el, icon, link, MEDIA, safeUrl } from "./dom.js";
 import { formatted } from "./markdown.js";
 
 const CARD = "application/vnd.microsoft.card.";
@@ -86,9 +86,8 @@ function file({ contentType = "", contentUrl, thumbnailUrl, name }) {
 
 function fileLink(url, name) {
   const local = url.startsWith("data:") || url.startsWith("blob:");
-  const size = url.startsWith("data:") ? sizeText(Math.round(url.length * 0.75)) : null;
   const text = name ?? (local ? "file" : decodedName(url));
-  const node = link(url, icon("file"), el("span", null, text), size === null ? null : el("small", null, size));
+  const node = link(url, icon("file"), el("span", null, text));
   node.classList.add("file");
   // A browser opens no `data:` page, and one from a bot should not be opened.
   if (local) node.setAttribute("download", text);

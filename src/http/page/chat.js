@@ -3,14 +3,13 @@
 import { actionButton, opens } from "./cards.js";
 import { DirectLine, Failure } from "./directline.js";
 import { ACTIONS, el, icon, randomText, safeUrl, sizeText, stored } from "./dom.js";
+import { Follower } from "./follow.js";
 import { Inspector } from "./inspector.js";
 import { Transcript } from "./transcript.js";
 
 const USUAL_SECRET = "dev-secret";
 /** Until then, what comes may be history: a screen reader is not told all of it. */
 const SETTLE_MS = 1_500;
-/** So close to the end, the view follows what is new. */
-const NEAR_PX = 60;
 
 const parts = Object.fromEntries(
   [...document.querySelectorAll("[id]")].map((element) => [element.id, element]),
@@ -59,7 +58,7 @@ const line = new DirectLine({
         console.error("an activity that cannot be shown", error, activity);
       }
       parts.hint.hidden = true;
-      if (!following && activity.type === "message") parts.latest.classList.add("news");
+      if (!view.following && activity.type === "message") parts.latest.classList.add("news");
     },
     lost: (reason) => transcript.notice(`${reason} A new one begins here.`),
   },
@@ -80,7 +79,7 @@ function say(message, files = []) {
     activity.attachments = files.map(({ file }) => ({ contentType: file.type, name: file.name }));
   }
   parts.hint.hidden = true;
-  follow(true);
+  view.follow();
   deliver(transcript.outgoing(activity, files));
 }
 
@@ -90,7 +89,8 @@ async function deliver(item) {
   const told = inspector.sent(item.activity);
   try {
     const { id } = await line.post(item.activity, item.files.map(({ file }) => file));
-    told(`200 ${id}`);
+    // What tells activities of one conversation apart is the end of their ids.
+    told(`200 ${String(id).split("|").at(-1)}`);
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
     told(failure.status === 0 ? failure.message : `${failure.status} ${failure.message}`, true);
@@ -180,7 +180,7 @@ function begin() {
   clearTimeout(settling);
   parts.log.setAttribute("aria-live", "off");
   parts.hint.hidden = true;
-  follow(true);
+  view.follow();
 }
 
 parts.retry.addEventListener("click", () => line.retryNow());
@@ -195,34 +195,11 @@ parts.anew.addEventListener("click", () => {
 
 // Where the view is
 
-let following = true;
-
-function follow(yes) {
-  following = yes;
-  parts.latest.hidden = yes;
-  if (yes) {
-    parts.latest.classList.remove("news");
-    parts.log.scrollTop = parts.log.scrollHeight;
-  }
-}
-
-let lastTop = 0;
-
-parts.log.addEventListener("scroll", () => {
-  const { scrollTop, scrollHeight, clientHeight } = parts.log;
-  const near = scrollHeight - scrollTop - clientHeight < NEAR_PX;
-  // What grows below moves the end away; only going up means to stay there.
-  if (near) follow(true);
-  else if (scrollTop < lastTop - 2) follow(false);
-  lastTop = scrollTop;
+const view = new Follower(parts.log, [parts.list, parts.typing], (following) => {
+  parts.latest.hidden = following;
+  if (following) parts.latest.classList.remove("news");
 });
-parts.latest.addEventListener("click", () => follow(true));
-
-// Once a frame, whatever made it grow: a message, a picture that has come, a smaller window.
-const grown = new ResizeObserver(() => {
-  if (following) parts.log.scrollTop = parts.log.scrollHeight;
-});
-for (const element of [parts.log, parts.list, parts.typing]) grown.observe(element);
+parts.latest.addEventListener("click", () => view.follow());
 
 // What is written
 

@@ -114,8 +114,22 @@ export class DirectLine {
       const userId = encodeURIComponent(this.#user.id);
       return await this.#request("POST", `${path}/upload?userId=${userId}`, session.token, { form });
     } catch (failure) {
-      if (failure.isGone && session === this.#session) this.#lose(failure);
+      if (failure.isGone) this.#doubt(session);
       throw failure;
+    }
+  }
+
+  /**
+   * Asks whether the conversation is still there. A post that is refused does not say so: it may have
+   * ended, or not every operation may be served.
+   */
+  async #doubt(session) {
+    const query = `watermark=${encodeURIComponent(this.#watermark)}`;
+    const path = `conversations/${encodeURIComponent(session.conversationId)}/activities?${query}`;
+    try {
+      await this.#request("GET", path, session.token);
+    } catch (failure) {
+      if (failure.isGone && session === this.#session) this.#lose(failure);
     }
   }
 
@@ -352,7 +366,7 @@ function reasonOf(failure) {
 }
 
 function refusal({ status, message }) {
-  if (status === 401 || status === 403) return `The gateway does not accept the secret (${status}: ${message})`;
+  if (status === 401 || status === 403) return `The gateway does not accept the secret, which is named by ?secret= (${status}: ${message})`;
   if (status === 404) return "This gateway does not serve Direct Line";
   return `The gateway refuses to start a conversation (${status}: ${message})`;
 }

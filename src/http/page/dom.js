@@ -88,14 +88,20 @@ export function stored(storage) {
 }
 
 const HOUR = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const SECOND = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const EXACT = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  fractionalSecondDigits: 3,
+  hourCycle: "h23",
+});
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const WHOLE = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 
-/** The time of day, and the day too if it is not this one. */
-export function timeNode(date, seconds = false) {
+/** The time of day, and the day too if it is not this one; or, `exact`, to the millisecond. */
+export function timeNode(date, exact = false) {
   const today = date.toDateString() === new Date().toDateString();
-  const format = seconds ? SECOND : today ? HOUR : DAY;
+  const format = exact ? EXACT : today ? HOUR : DAY;
   return el("time", { datetime: date.toISOString(), title: WHOLE.format(date) }, format.format(date));
 }
 

@@ -1,6 +1,7 @@
 // The activities as they went over the wire, in and out: what a bot's developer looks at.
 
 import { copyText, dateOf, el, icon, timeNode } from "./dom.js";
+import { Follower } from "./follow.js";
 
 /** The oldest rows go when there are more. */
 const ROWS = 2_000;
@@ -9,7 +10,7 @@ const TOKENS = /("(?:\\.|[^"\\])*")(\s*:)?|\b(true|false|null)\b|-?\d+(?:\.\d+)?
 
 export class Inspector {
   #list;
-  #scroller;
+  #follower;
   #count;
   #open = false;
   #number = 0;
@@ -17,8 +18,8 @@ export class Inspector {
 
   constructor({ list, scroller, count }) {
     this.#list = list;
-    this.#scroller = scroller;
     this.#count = count;
+    this.#follower = new Follower(scroller, [list]);
   }
 
   clear() {
@@ -54,11 +55,10 @@ export class Inspector {
   }
 
   toNewest() {
-    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#follower.follow();
   }
 
   #add(direction, activity, result = null) {
-    const atEnd = this.#scroller.scrollHeight - this.#scroller.scrollTop - this.#scroller.clientHeight < 40;
     this.#number += 1;
     const summary = el(
       "summary",
@@ -89,17 +89,6 @@ export class Inspector {
     this.#list.append(row.node);
     if (this.#rows.length > ROWS) this.#rows.shift().node.remove();
     this.#count.textContent = String(this.#number);
-    if (atEnd) this.#followSoon();
-  }
-
-  #following = 0;
-
-  /** Once a frame, however many come at a time. */
-  #followSoon() {
-    this.#following ||= requestAnimationFrame(() => {
-      this.#following = 0;
-      this.toNewest();
-    });
   }
 }
 
