@@ -21,6 +21,7 @@ mod facts;
 mod flags;
 mod latency;
 mod load;
+mod memory;
 mod message;
 mod names;
 mod nats;
