@@ -15,6 +15,7 @@ fn bench(arguments: &[&str]) -> Output {
         .arg(folder.path())
         .env_remove("TURNWIRE_GATEWAY")
         .env_remove("TURNWIRE_TOKEN")
+        .env_remove("TURNWIRE_SECRET")
         .output()
         .expect("the program runs")
 }
@@ -100,6 +101,45 @@ fn idle_streams_have_a_size() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn sockets_have_a_size_and_show_everything_once() {
+    let rows = rows(&[
+        "sockets",
+        "--sockets",
+        "12",
+        "--talking",
+        "5",
+        "--rate",
+        "20",
+        "--idle",
+        "0",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0",
+    ]);
+    let what: Vec<_> = rows.iter().map(|row| row["what"].clone()).collect();
+    assert_eq!(what, ["echo", "answer"]);
+    for row in &rows {
+        assert_eq!(number(row, "sockets"), 12.0);
+        assert_eq!(number(row, "talking"), 5.0);
+        assert!(number(row, "openedPerSecond") > 0.0, "{row}");
+        assert!(number(row, "afterMib") > 0.0, "{row}");
+        assert!(number(row, "p50Ms") <= number(row, "maxMs"), "{row}");
+        assert_eq!((number(row, "lost"), number(row, "doubled")), (0.0, 0.0));
+    }
+    assert!(number(&rows[0], "p50Ms") <= number(&rows[1], "p50Ms"));
+}
+
+#[test]
+fn silent_sockets_have_no_latencies() {
+    let rows = rows(&["sockets", "--sockets", "2", "--talking", "0", "--idle", "0"]);
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0]["what"].is_null(), "{}", rows[0]);
+    assert!(rows[0]["p50Ms"].is_null(), "{}", rows[0]);
+}
+
+#[test]
 fn a_backlog_is_filled_and_drained() {
     let rows = rows(&["backlog", "--pending", "500", "--conversations", "7"]);
     assert_eq!(number(&rows[0], "pending"), 500.0);
@@ -174,6 +214,9 @@ fn nonsense_is_refused() {
         &["failover", "--processes", "1"],
         &["reopen", "--conversations", "10", "--pending", "11"],
         &["idle", "--streams", "10001", "--connections", "1"],
+        &["sockets", "--sockets", "0"],
+        &["sockets", "--gateway", "http://127.0.0.1:1"],
+        &["sockets", "--secret", "of no gateway"],
     ] {
         let said = mistake(nonsense);
         assert!(said.starts_with("error: "), "{nonsense:?}: {said}");

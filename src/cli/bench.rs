@@ -5,6 +5,7 @@ mod turns;
 
 mod fanout;
 mod idle;
+mod sockets;
 
 mod backlog;
 mod grow;
@@ -21,6 +22,7 @@ mod facts;
 mod flags;
 mod latency;
 mod load;
+mod memory;
 mod message;
 mod names;
 mod nats;
@@ -50,6 +52,8 @@ enum What {
     Fanout(fanout::Args),
     /// The memory of attached bots that have nothing to do
     Idle(idle::Args),
+    /// Direct Line sockets: the memory of idle ones, and how soon they show what is said
+    Sockets(sockets::Args),
     /// A backlog: what waits for a bot that is away, and how fast it takes it
     Backlog(backlog::Args),
     /// Growth: turns as the log grows, beside a gateway whose log is empty
@@ -75,6 +79,7 @@ impl Args {
             What::Turns(args) => args.threads(),
             What::Fanout(args) => args.threads(),
             What::Idle(args) => args.threads(),
+            What::Sockets(args) => args.threads(),
             What::Backlog(args) => args.threads(),
             What::Grow(args) => args.threads(),
             What::Reopen(args) => args.threads(),
@@ -92,6 +97,7 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         What::Turns(args) => turns::run(args, connection, json).await,
         What::Fanout(args) => fanout::run(args, connection, json).await,
         What::Idle(args) => idle::run(args, connection, json).await,
+        What::Sockets(args) => sockets::run(args, connection, json).await,
         What::Backlog(args) => backlog::run(args, connection, json).await,
         What::Grow(args) => grow::run(args, connection, json).await,
         What::Reopen(args) => reopen::run(args, connection, json).await,

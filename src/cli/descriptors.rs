@@ -1,5 +1,11 @@
 //! File descriptors: each connection is one, and the shell's soft limit is made for other programs.
 
+use anyhow::ensure;
+
+/// File descriptors of a benchmark and of its gateway that are not connections: the terminal, the
+/// store's files, and a few more.
+const OTHERS: u64 = 256;
+
 /// How many file descriptors this process may have open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Raised {
@@ -39,6 +45,20 @@ pub(super) fn raise() -> Raised {
         from: None,
         to: None,
     }
+}
+
+/// Refuses a benchmark with more connections than there may be file descriptors: each is one here, and
+/// one in its gateway, which has the same limit. `instead` is what helps besides a higher limit.
+pub(super) fn check(connections: u64, instead: &str) -> anyhow::Result<()> {
+    let needed = connections.saturating_add(OTHERS);
+    let limit = raise().to;
+    ensure!(
+        limit.is_none_or(|limit| limit >= needed),
+        "{connections} connections need {needed} file descriptors, and this process may have {}: \
+         raise the hard limit (`ulimit -Hn`), or {instead}",
+        limit.unwrap_or_default()
+    );
+    Ok(())
 }
 
 #[cfg(all(test, unix))]

@@ -72,7 +72,12 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         .setting("threads", args.target.threads);
     let mut table = Table::begin("backlog", &facts, COLUMNS, json)?;
     for pending in &args.pending {
-        let target = Target::open(&args.target, connection, &child::Options::default()).await?;
+        let target = Target::open(
+            args.target.data.as_deref(),
+            connection,
+            &child::Options::default(),
+        )
+        .await?;
         let cells = measure(&args, *pending, &target)
             .await
             .with_context(|| format!("with {pending} pending activities"))?;

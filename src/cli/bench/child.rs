@@ -43,6 +43,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Options {
     /// Lines of the configuration's table `[limits]`.
     pub(super) limits: String,
+    /// Tables beside those of [`CONFIG`].
+    pub(super) tables: String,
 }
 
 pub(super) struct Child {
@@ -174,7 +176,8 @@ fn config_file(scratch: &Scratch) -> PathBuf {
 }
 
 fn config(options: &Options) -> String {
-    format!("{CONFIG}\n[limits]\n{}\n", options.limits)
+    let Options { limits, tables } = options;
+    format!("{CONFIG}\n{tables}\n[limits]\n{limits}\n")
 }
 
 async fn spawn(scratch: &Scratch) -> anyhow::Result<Process> {
@@ -215,11 +218,13 @@ mod tests {
     fn the_configuration_is_one_whose_adapter_gets_the_answers() -> anyhow::Result<()> {
         let options = Options {
             limits: "sessions = 7".to_owned(),
+            tables: "[[bots]]\nid = \"another\"".to_owned(),
         };
         let text = config(&options);
         let config = Config::parse(&text, "bench", &|_| None, &Overrides::default())?;
         assert_eq!(config.limits.sessions, 7);
         assert_eq!(config.bots[0].id.as_str(), BOT);
+        assert_eq!(config.bots.len(), 2);
         assert_eq!(config.channels[0].id.as_str(), CHANNEL);
         assert_eq!(config.channels[0].outbound, Outbound::Queue);
         Ok(())

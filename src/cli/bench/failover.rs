@@ -74,7 +74,12 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
-    let target = Target::open(&args.target, connection, &child::Options::default()).await?;
+    let target = Target::open(
+        args.target.data.as_deref(),
+        connection,
+        &child::Options::default(),
+    )
+    .await?;
     let facts = Facts::gather(target.data())
         .setting("bytes", args.size)
         .setting("processes", args.processes)

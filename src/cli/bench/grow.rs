@@ -100,7 +100,14 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         return Err(Usage(problem.to_owned()).into());
     }
     disk::check(&args.target, args.activities, args.size)?;
-    let open = async || Target::open(&args.target, connection, &child::Options::default()).await;
+    let open = async || {
+        Target::open(
+            args.target.data.as_deref(),
+            connection,
+            &child::Options::default(),
+        )
+        .await
+    };
     let grown = open().await?;
     let facts = Facts::gather(grown.data())
         .setting("bytes", args.size)

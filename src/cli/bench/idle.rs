@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use turnwire_client::Client;
@@ -17,6 +17,7 @@ use turnwire_client::proto::{BotHeartbeat, Credit, Hello};
 
 use super::child;
 use super::facts::Facts;
+use super::memory::{Memory, SETTLE};
 use super::report::{Column, Table};
 use super::target::{self, Target};
 use crate::cli::connection::Connection;
@@ -29,16 +30,8 @@ const ATTACHING: usize = 64;
 /// How long one of them may take.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// File descriptors of this process and of the gateway that are not connections: the terminal, the
-/// store's files, and a few more.
-const OTHER_DESCRIPTORS: u64 = 256;
-
 /// Streams on a connection, of the gateway and so of its clients.
 const STREAMS_PER_CONNECTION: u32 = 10_000;
-
-/// How long the gateway is left alone before its memory is read: an allocator gives back what it has
-/// no use for only after a while.
-const SETTLE: Duration = Duration::from_secs(2);
 
 /// Frames that may wait for a stream: a heartbeat, and one more.
 const QUEUE_FRAMES: usize = 2;
@@ -100,13 +93,17 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         );
         return Err(Usage(problem).into());
     }
-    check_descriptors(connections(most))?;
+    descriptors::check(
+        connections(most).into(),
+        "share connections with `--connections`",
+    )?;
     let options = child::Options {
         limits: format!(
             "sessions = {}\nconnections = {}",
             u64::from(most) + 1,
             u64::from(most) + 1
         ),
+        ..Default::default()
     };
     let facts = Facts::gather(args.target.data.as_deref())
         .setting("seconds", args.seconds)
@@ -114,7 +111,7 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     let mut table = Table::begin("idle", &facts, COLUMNS, json)?;
     for streams in &args.streams {
         let connections = connections(*streams);
-        let target = Target::open(&args.target, connection, &options).await?;
+        let target = Target::open(args.target.data.as_deref(), connection, &options).await?;
         let level = Level {
             streams: *streams as usize,
             connections: connections as usize,
@@ -123,18 +120,16 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         let measured = measure(&level, &args.target.bot, &target)
             .await
             .with_context(|| format!("with {streams} streams"))?;
-        let each = |memory: fn(&Memory) -> u64| {
-            let grown = memory(&measured.after).saturating_sub(memory(&measured.before));
-            kib(grown) / f64::from(*streams)
-        };
+        let (before, after) = (measured.before, measured.after);
+        let each = after.grown_kib(&before, level.streams);
         table.row(&[
             level.streams.into(),
             level.connections.into(),
             (level.streams as f64 / measured.attaching.as_secs_f64()).into(),
-            (kib(measured.before.resident) / 1_024.0).into(),
-            (kib(measured.after.resident) / 1_024.0).into(),
-            each(|memory| memory.resident).into(),
-            each(|memory| memory.proportional).into(),
+            before.resident_mib().into(),
+            after.resident_mib().into(),
+            each.resident.into(),
+            each.proportional.into(),
         ])?;
         table.note(&format!(
             "{} of {streams} streams were told in that time that the gateway is alive",
@@ -158,29 +153,6 @@ struct Measured {
     told: usize,
     before: Memory,
     after: Memory,
-}
-
-/// What a process has in memory, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    resident: u64,
-    /// The same, with what other processes have as well counted in part: such as the program, which
-    /// is this one.
-    proportional: u64,
-}
-
-impl Memory {
-    fn of(target: &Target) -> anyhow::Result<Self> {
-        let child = target.child.as_ref();
-        let read = || {
-            let child = child?;
-            Some(Self {
-                resident: child.resident_bytes()?,
-                proportional: child.proportional_bytes()?,
-            })
-        };
-        read().context("this system does not say how much memory a process has")
-    }
 }
 
 /// What the streams have in common.
@@ -293,21 +265,4 @@ async fn stay(
             },
         }
     }
-}
-
-/// A connection is a file descriptor here, and one in the gateway, which has the same limit.
-fn check_descriptors(connections: u32) -> anyhow::Result<()> {
-    let needed = u64::from(connections) + OTHER_DESCRIPTORS;
-    let limit = descriptors::raise().to;
-    ensure!(
-        limit.is_none_or(|limit| limit >= needed),
-        "{connections} connections need {needed} file descriptors, and this process may have {}: \
-         raise the hard limit (`ulimit -Hn`), or share connections with `--connections`",
-        limit.unwrap_or_default()
-    );
-    Ok(())
-}
-
-fn kib(bytes: u64) -> f64 {
-    bytes as f64 / 1_024.0
 }

@@ -138,6 +138,11 @@ impl Load {
         self.schedule
     }
 
+    /// How many turns a conversation has; none when they follow one another.
+    pub(super) fn turns_of(&self, conversation: usize) -> u64 {
+        self.schedule.map_or(0, |s| s.turns_of(conversation))
+    }
+
     /// The conversations that a stream begins.
     pub(super) fn conversations_of(&self, stream: usize) -> impl Iterator<Item = usize> + use<> {
         (stream..self.level.conversations).step_by(self.level.streams)
@@ -188,11 +193,9 @@ impl Load {
             turn.number
         );
         turn.answered = turn.number;
-        let is_within = (clock.begin..clock.end).contains(&now);
-        measured.within += u64::from(is_within);
-        measured.before_end += u64::from(now < clock.end);
-        let Some(schedule) = &self.schedule else {
-            if is_within {
+        self.note(conversation, turn.number, clock, now, measured);
+        if self.schedule.is_none() {
+            if (clock.begin..clock.end).contains(&now) {
                 measured
                     .latencies
                     .record(now.saturating_duration_since(turn.posted));
@@ -203,18 +206,33 @@ impl Load {
             drop(turn);
             self.finish_one();
             return Ok(None);
-        };
-        // Counted by when it should have begun, so that those are counted that took past the end.
-        let intended = clock.start + schedule.offset(conversation, turn.number);
-        if intended >= clock.begin {
-            measured
-                .latencies
-                .record(now.saturating_duration_since(intended));
         }
         let next = (turn.due > turn.number).then(|| turn.begin(now));
         drop(turn);
         self.finish_one();
         Ok(next)
+    }
+
+    /// Notes that something of a turn has come now: how long after the time that is fixed for its
+    /// beginning, if one is.
+    pub(super) fn note(
+        &self,
+        conversation: usize,
+        number: u64,
+        clock: &Clock,
+        now: Instant,
+        measured: &mut Measured,
+    ) {
+        measured.within += u64::from((clock.begin..clock.end).contains(&now));
+        measured.before_end += u64::from(now < clock.end);
+        if let Some(schedule) = &self.schedule {
+            // Counted by when it should have begun, so that those are counted that took past the end.
+            let intended = clock.start + schedule.offset(conversation, number);
+            if intended >= clock.begin {
+                let latency = now.saturating_duration_since(intended);
+                measured.latencies.record(latency);
+            }
+        }
     }
 
     fn finish_one(&self) {
@@ -244,18 +262,11 @@ impl Load {
         now: Instant,
         measured: &mut Measured,
     ) -> u64 {
-        let Some(schedule) = &self.schedule else {
-            return 0;
-        };
         let mut unanswered = 0;
         for conversation in 0..self.level.conversations {
             let first = self.turn(conversation).answered + 1;
-            for number in first..=schedule.turns_of(conversation) {
-                let intended = clock.start + schedule.offset(conversation, number);
-                if intended >= clock.begin {
-                    let waited = now.saturating_duration_since(intended);
-                    measured.latencies.record(waited);
-                }
+            for number in first..=self.turns_of(conversation) {
+                self.note(conversation, number, clock, now, measured);
                 unanswered += 1;
             }
         }

@@ -29,10 +29,19 @@ impl Writer {
         text
     }
 
+    /// Whether this is the question of a turn.
+    pub(super) fn is_question(&self, text: &str, conversation: usize, turn: u64) -> bool {
+        self.is_of(QUESTION, text, conversation, turn)
+    }
+
     /// Whether this is the answer to the question of a turn.
     pub(super) fn is_answer(&self, text: &str, conversation: usize, turn: u64) -> bool {
+        self.is_of(ANSWER, text, conversation, turn)
+    }
+
+    fn is_of(&self, kind: char, text: &str, conversation: usize, turn: u64) -> bool {
         let rest = text
-            .strip_prefix(ANSWER)
+            .strip_prefix(kind)
             .and_then(|rest| number(rest, conversation as u64))
             .and_then(|rest| number(rest, turn));
         text.len() == self.padding.len() && rest.is_some_and(|rest| self.padding.ends_with(rest))
@@ -63,6 +72,8 @@ mod tests {
         let writer = Writer::new(100);
         let question = writer.question(7, 42);
         assert_eq!(question.len(), 100);
+        assert!(writer.is_question(&question, 7, 42));
+        assert!(!writer.is_question(&question, 7, 41));
         assert!(!writer.is_answer(&question, 7, 42));
         let Some(answer) = answer(question) else {
             panic!("a question has an answer");

@@ -85,7 +85,12 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     }
     let activities = u64::from(args.conversations) + u64::from(args.pending);
     disk::check(&args.target, activities, args.size)?;
-    let mut target = Target::open(&args.target, connection, &child::Options::default()).await?;
+    let mut target = Target::open(
+        args.target.data.as_deref(),
+        connection,
+        &child::Options::default(),
+    )
+    .await?;
     let facts = Facts::gather(target.data())
         .setting("bytes", args.size)
         .setting("conversations", args.conversations)

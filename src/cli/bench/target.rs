@@ -34,9 +34,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Starts a gateway, unless one was named.
+    /// Starts a gateway with its data in a folder of `parent`, unless one was named.
     pub(super) async fn open(
-        flags: &Flags,
+        parent: Option<&Path>,
         connection: &Connection,
         options: &child::Options,
     ) -> anyhow::Result<Self> {
@@ -47,7 +47,7 @@ impl Target {
                 child: None,
             });
         }
-        let child = Child::start(flags.data.as_deref(), options).await?;
+        let child = Child::start(parent, options).await?;
         Ok(Self {
             gateway: child.gateway().to_owned(),
             options: ClientOptions::default(),

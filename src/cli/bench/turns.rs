@@ -42,7 +42,7 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     let flags = &args.flags;
     let peers = flags.peers().await?;
     let options = child::Options::default();
-    let target = Target::open(&flags.target, connection, &options).await?;
+    let target = Target::open(flags.target.data.as_deref(), connection, &options).await?;
     let wants_ceilings = flags.wants_ceilings(&target);
     let mut facts = flags.facts(&target, &peers);
     if wants_ceilings {
