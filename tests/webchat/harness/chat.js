@@ -16,8 +16,16 @@ export class Chat {
     return chat;
   }
 
+  #sockets = [];
+
   constructor(page) {
     this.page = page;
+    page.on('websocket', (socket) => this.#sockets.push(socket));
+  }
+
+  /** Every WebSocket that the page has opened. */
+  sockets() {
+    return [...this.#sockets];
   }
 
   async isOnline() {
@@ -96,9 +104,17 @@ export class Chat {
     return this.page.evaluate(() => window.transcripts);
   }
 
-  /** Waits until exactly these lines are to be read, in this order. */
+  /** Waits until exactly these lines are to be read, in this order; options may come before them. */
   async reads(...lines) {
-    return this.#comes('to be read', lines, () => this.transcript());
+    const options = typeof lines[0] === 'object' ? lines.shift() : {};
+    let last;
+    await until('what is to be read', async () => {
+      last = await this.transcript();
+      return isDeepStrictEqual(last, lines);
+    }, options).catch((error) => {
+      const shown = (lines) => JSON.stringify(lines, null, 2);
+      throw new Error(`${error.message}\nexpected ${shown(lines)}\nbut there is ${shown(last)}`);
+    });
   }
 
   /** Waits until all of the user's messages are marked as sent. */
@@ -130,18 +146,6 @@ export class Chat {
   // Web Chat says everything a second time for screen readers.
   #shown() {
     return this.page.locator('.webchat__stacked-layout, .webchat__suggested-actions');
-  }
-
-  async #comes(what, expected, look, options) {
-    let last;
-    await until(what, async () => {
-      last = await look();
-      return isDeepStrictEqual(last, expected);
-    }, options).catch((error) => {
-      const said = (lines) => JSON.stringify(lines, null, 2);
-      throw new Error(`${error.message}\nexpected ${said(expected)}\nbut there is ${said(last)}`);
-    });
-    return last;
   }
 }
 
