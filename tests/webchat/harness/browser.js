@@ -62,7 +62,14 @@ export class Browser {
 
 /** Keeps a picture of a page under the test's name. */
 export async function screenshot(t, page, what = '') {
+  // Web Chat scrolls smoothly; a user who has scrolled up, or a page without it, is no mistake.
+  await page.waitForFunction(isAtEnd, undefined, { timeout: 1_000 }).catch(() => {});
   const name = `${t.name} ${what}`.trim().toLowerCase().replace(/[^a-z0-9]+/g, '-');
   await mkdir(ARTIFACTS, { recursive: true });
   await writeFile(join(ARTIFACTS, `${name}.png`), await page.screenshot());
+}
+
+function isAtEnd() {
+  const box = document.querySelector('.webchat__basic-transcript__scrollable');
+  return !box || box.scrollHeight - box.scrollTop - box.clientHeight < 2;
 }

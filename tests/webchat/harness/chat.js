@@ -28,8 +28,11 @@ export class Chat {
     return [...this.#sockets];
   }
 
+  /** Waits until the page is connected, and shows it. */
   async isOnline() {
     await until('the page is online', async () => (await this.statuses()).at(-1) === ONLINE);
+    const connecting = this.page.locator('.webchat__connectivityStatus', { hasText: 'Connecting' });
+    await connecting.waitFor({ state: 'detached' });
   }
 
   /** Every connection status of DirectLineJS since the page was loaded, as numbers. */
@@ -75,10 +78,10 @@ export class Chat {
     return this.#shown().getByRole('radio', { name });
   }
 
-  /** Chooses files, as `{ name, mimeType, buffer }`, and sends them. */
-  async upload(files) {
+  /** Chooses files, as `{ name, mimeType, buffer }`, and sends them, with a text or without. */
+  async upload(files, text = '') {
     await this.page.setInputFiles('.webchat__upload-button--file-input', files);
-    await this.page.press('[data-id="webchat-sendbox-input"]', 'Enter');
+    await this.say(text);
   }
 
   /** What is to be read, from top to bottom: `ana: hello`, `bot: echo: hello`. */
