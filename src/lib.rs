@@ -8,6 +8,7 @@ pub mod clock;
 pub mod id;
 pub mod limits;
 pub mod metrics;
+pub mod random;
 
 pub mod activity;
 pub mod store;
