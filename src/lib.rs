@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod random;
 
 pub mod activity;
+pub mod files;
 pub mod store;
 
 pub mod engine;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 11] = [
     &["proto"],
     &["clock", "id", "limits", "metrics", "random"],
-    &["activity", "store"],
+    &["activity", "files", "store"],
     &["engine"],
     &["auth"],
     &["channel"],
