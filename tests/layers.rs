@@ -39,7 +39,9 @@ const FENCES: [Fence; 6] = [
             "http_body",
             "hyper",
             "hyper_util",
+            "multer",
             "tower",
+            "tower_http",
         ],
         // The generated code includes itself with a macro of tonic's, and names the codec.
         allowed: &["proto", "status", "grpc", "http", "server", "cli"],

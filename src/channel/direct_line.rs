@@ -19,6 +19,7 @@ mod read;
 mod site;
 mod streams;
 mod token;
+mod upload;
 mod visibility;
 mod watermark;
 
@@ -28,6 +29,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::engine::Engine;
+use crate::files::Files;
 use crate::id::ChannelId;
 use crate::store;
 
@@ -39,6 +41,7 @@ pub use read::Stream;
 pub use site::Site;
 pub use streams::{Ending, Ticket};
 pub use token::fresh_id;
+pub use upload::Upload;
 
 use streams::Streams;
 use token::SigningKey;
@@ -57,6 +60,7 @@ struct Inner {
     sites: Vec<(ChannelId, Site)>,
     key: SigningKey,
     streams: Arc<Streams>,
+    files: Files,
 }
 
 /// A token, as clients are given it.
@@ -82,6 +86,13 @@ pub struct Conversation {
     pub stream_url: String,
 }
 
+/// Shows nothing.
+impl std::fmt::Debug for DirectLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectLine(..)")
+    }
+}
+
 /// Activities of a conversation, and the position of the last.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ActivitySet {
@@ -92,12 +103,16 @@ pub struct ActivitySet {
 }
 
 impl DirectLine {
-    /// Serves these channels.
+    /// Serves these channels, and keeps what they upload among `files`.
     ///
     /// # Errors
     ///
     /// The store cannot be read or written.
-    pub fn new(engine: Engine, sites: Vec<(ChannelId, Site)>) -> Result<Self, store::Error> {
+    pub fn new(
+        engine: Engine,
+        sites: Vec<(ChannelId, Site)>,
+        files: Files,
+    ) -> Result<Self, store::Error> {
         let key = SigningKey::load(engine.store())?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -105,6 +120,7 @@ impl DirectLine {
                 sites,
                 key,
                 streams: Arc::new(Streams::default()),
+                files,
             }),
         })
     }

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::inbound;
+use super::inbound::{self, Posted};
 use super::watermark::Watermark;
 use super::{Caller, Conversation, DirectLine, Error, Parameters};
 use crate::activity::{Kind, validate};
+use crate::engine::session::Appended;
 use crate::engine::{self, Start};
 use crate::id::{ConversationId, ConversationKey, Sequence};
 use crate::proto::v1;
@@ -100,7 +101,7 @@ impl DirectLine {
     ///
     /// # Errors
     ///
-    /// As [`inbound::read`]; [`Error::ConversationForeign`]; those of the engine.
+    /// As `inbound::read`; [`Error::ConversationForeign`]; those of the engine.
     pub async fn post(
         &self,
         caller: &Caller,
@@ -111,8 +112,20 @@ impl DirectLine {
         let key = self.place(caller, id)?;
         let user = caller.user();
         let posted = inbound::read(activity, user.as_ref(), id, &service_url(base))?;
+        let appended = self.say(caller, &key, posted, base).await?;
+        Ok(appended.activity_id.to_string())
+    }
+
+    /// Appends what was made ready, after its user was let in.
+    pub(super) async fn say(
+        &self,
+        caller: &Caller,
+        key: &ConversationKey,
+        posted: Posted,
+        base: &str,
+    ) -> Result<Appended, Error> {
         if let Some(from) = &posted.activity.from {
-            self.let_in(caller, &key, from, base).await?;
+            self.let_in(caller, key, from, base).await?;
         }
         let channel = &key.channel;
         let appended = match &posted.client_activity_id {
@@ -126,7 +139,7 @@ impl DirectLine {
             }
             None => self.engine().post(channel, posted.activity).await?,
         };
-        Ok(appended.activity_id.to_string())
+        Ok(appended)
     }
 
     /// Where a caller wants to go, if it may.
@@ -228,6 +241,6 @@ fn membership(
 }
 
 /// Where bots of the Bot Framework's SDKs would call back.
-fn service_url(base: &str) -> String {
+pub(super) fn service_url(base: &str) -> String {
     format!("{base}/")
 }
