@@ -33,7 +33,9 @@ pub fn routes(engine: Engine, line: DirectLine, grpc: Router, has_page: bool) ->
 
 /// The operations of Direct Line 3.0, under its base.
 fn direct_line(line: DirectLine) -> Router {
-    use direct_line::{activities, body, conversations, problem, session, stream, tokens};
+    use direct_line::{
+        activities, attachments, body, conversations, problem, session, stream, tokens, upload,
+    };
     Router::new()
         .route("/tokens/generate", post(tokens::generate))
         .route("/tokens/refresh", post(tokens::refresh))
@@ -43,7 +45,9 @@ fn direct_line(line: DirectLine) -> Router {
             "/conversations/{id}/activities",
             get(activities::history).post(activities::post),
         )
+        .route("/conversations/{id}/upload", post(upload::upload))
         .route("/conversations/{id}/stream", get(stream::open))
+        .route("/attachments/{id}/{name}", get(attachments::read))
         .route("/session/getsessionid", get(session::id))
         .fallback(problem::unknown_operation)
         .method_not_allowed_fallback(problem::unknown_method)

@@ -20,4 +20,5 @@ mod bad_input;
 mod changes;
 mod channel;
 mod conversations;
+mod direct_line_uploads;
 mod operations;
