@@ -5,7 +5,7 @@ mod ops;
 mod unknown;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::channel::direct_line::{BASE, DirectLine};
 use crate::engine::Engine;
@@ -17,7 +17,10 @@ pub fn routes(engine: Engine, line: DirectLine, grpc: Router) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .with_state(engine);
+    let base = any(direct_line::problem::unknown_operation).layer(direct_line::cors());
     http.nest(BASE, direct_line(line))
+        // The one path below the base that is not nested with it.
+        .route(&format!("{BASE}/"), base)
         .merge(grpc)
         .fallback(unknown::path)
 }
