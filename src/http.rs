@@ -7,7 +7,7 @@ mod unknown;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::channel::direct_line::{BASE, DirectLine};
 use crate::engine::Engine;
@@ -25,7 +25,10 @@ pub fn routes(engine: Engine, line: DirectLine, grpc: Router, has_page: bool) ->
     } else {
         Router::new()
     };
+    let base = any(direct_line::problem::unknown_operation).layer(direct_line::cors());
     http.nest(BASE, direct_line(line))
+        // The one path below the base that is not nested with it.
+        .route(&format!("{BASE}/"), base)
         .merge(page)
         .merge(grpc)
         .fallback(unknown::path)
