@@ -19,4 +19,5 @@ mod access;
 mod bad_input;
 mod channel;
 mod conversations;
+mod direct_line;
 mod operations;
