@@ -147,6 +147,9 @@ impl Ticket {
                 return ending;
             }
             tokio::select! {
+                // First, since a token that was refreshed in time is good for longer, also when
+                // both come at one time.
+                biased;
                 // The sender is held by this ticket, too.
                 _ = self.changes.changed() => {}
                 () = clock.sleep_until(state.until) => return Ending::Expired,
@@ -214,6 +217,21 @@ mod tests {
         assert!(ticket.ended(&clock).now_or_never().is_none());
         clock.advance(Duration::from_secs(1));
         assert_eq!(ticket.ended(&clock).await, Ending::Expired);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_refreshed_in_time_keeps_a_stream_that_hears_of_it_late() {
+        for _ in 0..16 {
+            let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+            let mut ticket = open(&streams, "a");
+            let mut ended = Box::pin(ticket.ended(&clock));
+            assert!((&mut ended).now_or_never().is_none());
+            streams.extend("session", START.after(Duration::from_secs(90)));
+            clock.advance(Duration::from_secs(89));
+            assert!((&mut ended).now_or_never().is_none());
+            clock.advance(Duration::from_secs(1));
+            assert_eq!(ended.await, Ending::Expired);
+        }
     }
 
     #[tokio::test]
