@@ -7,7 +7,7 @@ mod unknown;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 use crate::channel::direct_line::{BASE, DirectLine};
 use crate::engine::Engine;
@@ -25,7 +25,10 @@ pub fn routes(engine: Engine, line: DirectLine, grpc: Router, has_page: bool) ->
     } else {
         Router::new()
     };
+    let base = any(direct_line::problem::unknown_operation).layer(direct_line::cors());
     http.nest(BASE, direct_line(line))
+        // The one path below the base that is not nested with it.
+        .route(&format!("{BASE}/"), base)
         .merge(page)
         .merge(grpc)
         .fallback(unknown::path)
@@ -33,7 +36,9 @@ pub fn routes(engine: Engine, line: DirectLine, grpc: Router, has_page: bool) ->
 
 /// The operations of Direct Line 3.0, under its base.
 fn direct_line(line: DirectLine) -> Router {
-    use direct_line::{activities, body, conversations, problem, session, stream, tokens};
+    use direct_line::{
+        activities, attachments, body, conversations, problem, session, stream, tokens, upload,
+    };
     Router::new()
         .route("/tokens/generate", post(tokens::generate))
         .route("/tokens/refresh", post(tokens::refresh))
@@ -43,7 +48,9 @@ fn direct_line(line: DirectLine) -> Router {
             "/conversations/{id}/activities",
             get(activities::history).post(activities::post),
         )
+        .route("/conversations/{id}/upload", post(upload::upload))
         .route("/conversations/{id}/stream", get(stream::open))
+        .route("/attachments/{id}/{name}", get(attachments::read))
         .route("/session/getsessionid", get(session::id))
         .fallback(problem::unknown_operation)
         .method_not_allowed_fallback(problem::unknown_method)

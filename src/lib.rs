@@ -8,8 +8,10 @@ pub mod clock;
 pub mod id;
 pub mod limits;
 pub mod metrics;
+pub mod random;
 
 pub mod activity;
+pub mod files;
 pub mod store;
 
 pub mod engine;

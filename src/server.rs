@@ -21,6 +21,7 @@ use crate::channel::direct_line::{DirectLine, Served};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine, settings};
+use crate::files::Files;
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, Embedded, embedded};
@@ -28,6 +29,11 @@ use crate::{grpc, http};
 
 /// How long streams are given to end, however short the grace is.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The folder of uploaded files, in the data folder.
+const ATTACHMENTS: &str = "attachments";
+/// How often to look for uploaded files that are kept no longer.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Why a gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,9 @@ pub enum Error {
     /// The engine could not start.
     #[error("cannot start the engine")]
     Engine(#[from] engine::Error),
+    /// The folder of uploaded files cannot be read or written.
+    #[error("cannot read or write the folder of attachments")]
+    Files(#[source] io::Error),
     /// The listener could not be bound.
     #[error("cannot listen on `{address}`")]
     Listen {
@@ -84,6 +93,7 @@ impl Default for Parts {
 pub struct Server {
     engine: Engine,
     line: DirectLine,
+    files: Files,
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
@@ -114,6 +124,10 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let settings = settings(config, parts.seed);
         let engine = Engine::open(store, epoch, parts.clock, settings, metrics)?;
+        let folder = config.data_dir.join(ATTACHMENTS);
+        let retention = config.limits.attachment_retention;
+        let files = Files::new(folder, retention, Arc::clone(engine.clock()));
+        files.remove_leftovers().await.map_err(Error::Files)?;
         let authenticator = Arc::new(Authenticator::new(&config.principals));
         if authenticator.is_open() {
             warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
@@ -123,12 +137,14 @@ impl Server {
             engine.clone(),
             sites(config, address),
             format!("http://{address}"),
+            files.clone(),
         )?;
         let grpc = grpc.prepare().into_axum_router();
         let router = http::routes(engine.clone(), line.clone(), grpc, config.dev);
         Ok(Self {
             engine,
             line,
+            files,
             listener,
             address,
             router,
@@ -156,11 +172,13 @@ impl Server {
         let Self {
             engine,
             line,
+            files,
             listener,
             address,
             router,
         } = self;
         info!(%address, "listening");
+        let sweeping = tokio::spawn(sweep(files, Arc::clone(engine.clock())));
         let mut failed = false;
         let connections = connections::Connections::new(router, engine.limits());
         let told = async {
@@ -180,12 +198,28 @@ impl Server {
             warn!("some streams of Direct Line did not end in time");
         }
         engine.stop().await;
+        sweeping.abort();
         connections.close(engine.limits().shutdown_grace).await;
         info!("stopped");
         if failed {
             Err(Error::EngineFailed)
         } else {
             Ok(())
+        }
+    }
+}
+
+/// Removes files that are kept no longer, for as long as the gateway runs.
+async fn sweep(files: Files, clock: Arc<dyn Clock>) {
+    loop {
+        match files.sweep().await {
+            // Between one part and the next, others have the disk.
+            Ok(true) => tokio::task::yield_now().await,
+            Ok(false) => clock.sleep_until(clock.now().after(SWEEP_INTERVAL)).await,
+            Err(error) => {
+                warn!(%error, "attachments that are kept no longer cannot be removed");
+                clock.sleep_until(clock.now().after(SWEEP_INTERVAL)).await;
+            }
         }
     }
 }

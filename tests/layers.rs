@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// The modules of `src/lib.rs`. Each may use those of the lines above its own, and no others.
 const LAYERS: [&[&str]; 11] = [
     &["proto"],
-    &["clock", "id", "limits", "metrics"],
-    &["activity", "store"],
+    &["clock", "id", "limits", "metrics", "random"],
+    &["activity", "files", "store"],
     &["engine"],
     &["auth"],
     &["channel"],
@@ -39,7 +39,9 @@ const FENCES: [Fence; 7] = [
             "http_body",
             "hyper",
             "hyper_util",
+            "multer",
             "tower",
+            "tower_http",
         ],
         // The generated code includes itself with a macro of tonic's, and names the codec.
         allowed: &["proto", "status", "grpc", "http", "server", "cli"],

@@ -19,6 +19,7 @@ mod read;
 mod site;
 mod streams;
 mod token;
+mod upload;
 mod visibility;
 mod watermark;
 
@@ -29,6 +30,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::Engine;
+use crate::files::Files;
 use crate::id::ChannelId;
 use crate::store;
 
@@ -40,6 +42,7 @@ pub use read::Stream;
 pub use site::Site;
 pub use streams::{Ending, Ticket};
 pub use token::fresh_id;
+pub use upload::Upload;
 
 use streams::Streams;
 use token::SigningKey;
@@ -63,6 +66,7 @@ struct Inner {
     /// Room for requests that are worked on, and for answers that wait to be read, in bytes.
     reading: Arc<Semaphore>,
     writing: Arc<Semaphore>,
+    files: Files,
 }
 
 /// A channel that is served.
@@ -99,6 +103,13 @@ pub struct Conversation {
     pub stream_url: String,
 }
 
+/// Shows nothing.
+impl std::fmt::Debug for DirectLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectLine(..)")
+    }
+}
+
 /// Activities of a conversation, and the position of the last.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ActivitySet {
@@ -109,12 +120,18 @@ pub struct ActivitySet {
 }
 
 impl DirectLine {
-    /// Serves these channels. `base` is where the gateway listens: scheme and authority.
+    /// Serves these channels, and keeps what they upload among `files`. `base` is where the gateway
+    /// listens: scheme and authority.
     ///
     /// # Errors
     ///
     /// The store cannot be read or written.
-    pub fn new(engine: Engine, sites: Vec<Served>, base: String) -> Result<Self, store::Error> {
+    pub fn new(
+        engine: Engine,
+        sites: Vec<Served>,
+        base: String,
+        files: Files,
+    ) -> Result<Self, store::Error> {
         let key = if sites.is_empty() {
             SigningKey::unused()
         } else {
@@ -130,6 +147,7 @@ impl DirectLine {
                 key,
                 base,
                 streams: Arc::new(Streams::default()),
+                files,
             }),
         })
     }

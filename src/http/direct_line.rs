@@ -2,13 +2,16 @@
 //! `channel/direct_line`.
 
 pub(super) mod activities;
+pub(super) mod attachments;
 pub(super) mod body;
 mod call;
 pub(super) mod conversations;
+mod disposition;
 pub(super) mod problem;
 pub(super) mod session;
 pub(super) mod stream;
 pub(super) mod tokens;
+pub(super) mod upload;
 
 use std::time::Duration;
 
@@ -25,14 +28,23 @@ pub(super) fn cors() -> CorsLayer {
         // The origin itself and not `*`: `getsessionid` is called with cookies.
         .allow_origin(AllowOrigin::mirror_request())
         .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::OPTIONS])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::ACCEPT,
+            header::RANGE,
+            header::IF_RANGE,
+            header::IF_NONE_MATCH,
             HeaderName::from_static("x-ms-bot-agent"),
             HeaderName::from_static("x-requested-with"),
         ])
-        .expose_headers([header::RETRY_AFTER])
+        .expose_headers([
+            header::RETRY_AFTER,
+            header::ACCEPT_RANGES,
+            header::CONTENT_DISPOSITION,
+            header::CONTENT_RANGE,
+            header::ETAG,
+        ])
         .max_age(PREFLIGHT_AGE)
 }

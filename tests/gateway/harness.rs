@@ -7,7 +7,9 @@
 mod activities;
 mod adapter;
 mod bot;
+mod direct_line;
 mod http;
+mod logs;
 mod store;
 mod user;
 mod watcher;
@@ -30,6 +32,8 @@ use turnwire::store::Memory;
 pub(crate) use activities::{message, padded, text};
 pub(crate) use adapter::Adapter;
 pub(crate) use bot::{Bot, place_of, said};
+pub(crate) use direct_line::{Answer, Chat, Frame, Line, says};
+pub(crate) use logs::Logs;
 pub(crate) use store::Kept;
 pub(crate) use user::User;
 pub(crate) use watcher::Watcher;
@@ -71,6 +75,32 @@ id = "second"
 kind = "grpc"
 bot = "other"
 outbound = "watch"
+# The secrets are `site-one` and `site-two`, and otherwise the channel's id.
+[[channels]]
+id = "site"
+kind = "direct_line"
+bot = "echo"
+secrets_sha256 = [
+    "c3587bab2324533079bf7be7254df8a5c50a5de28c72ab0fb49ea379d8103036",
+    "9990f7b036e7c751cd1ba092b85255cb931dce1ed6999f3771ebc156d4021c97",
+]
+[[channels]]
+id = "elsewhere"
+kind = "direct_line"
+bot = "echo"
+secrets_sha256 = "7b1b763ee8f62eb88e4742a760f912d0b19bcd58b2b948999784bacc15a7f4d7"
+[[channels]]
+id = "trusting"
+kind = "direct_line"
+bot = "echo"
+secrets_sha256 = "e86ebbf95af68f4d6fc2349be3d7855b23d8832809a1240eb9da5ff8d30a33ee"
+trusted_origins = ["https://www.example.org", "http://localhost:*"]
+[[channels]]
+id = "enhanced"
+kind = "direct_line"
+bot = "echo"
+secrets_sha256 = "aedbe9f5f1f5eaec316afa9e400027799b2451dcad28b6fd6cb7552fea2264a7"
+enhanced_authentication = true
 "#;
 
 /// Waits for something, but not for ever.
@@ -85,6 +115,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) struct Setup {
     config: Config,
     on_disk: bool,
+    logs: Option<Logs>,
 }
 
 impl Setup {
@@ -108,6 +139,12 @@ impl Setup {
         self
     }
 
+    /// Writes all that it logs to where a test reads it.
+    pub(crate) fn logged(mut self, logs: &Logs) -> Self {
+        self.logs = Some(logs.clone());
+        self
+    }
+
     pub(crate) async fn start(self) -> Gateway {
         let kept = if self.on_disk {
             Kept::folder()
@@ -121,6 +158,7 @@ impl Setup {
             clock,
             config: self.config,
             kept,
+            logs: self.logs,
         };
         gateway.start_again().await;
         gateway
@@ -137,6 +175,7 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<Manual>,
     config: Config,
     kept: Kept,
+    logs: Option<Logs>,
 }
 
 struct Running {
@@ -162,6 +201,7 @@ impl Gateway {
         Setup {
             config,
             on_disk: false,
+            logs: None,
         }
     }
 
@@ -182,6 +222,7 @@ impl Gateway {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
+            .on_thread_start(logs::capture(self.logs.as_ref()))
             .build()
             .expect("a runtime");
         let config = self.config.clone();
@@ -255,6 +296,13 @@ impl Gateway {
         self.kept.crash();
     }
 
+    /// Changes the configuration that it starts with the next time; limits stay.
+    pub(crate) fn rewrite(&mut self, change: impl FnOnce(&str) -> String) {
+        let limits = self.config.limits.clone();
+        self.config = parse(&change(CONFIG));
+        self.config.limits = limits;
+    }
+
     /// Kills and starts again on what was synced.
     pub(crate) async fn crash(&mut self) {
         self.kill().await;
@@ -292,6 +340,16 @@ impl Gateway {
     /// The user of a conversation on channel `web`.
     pub(crate) fn user(&self, conversation: &str) -> User {
         User::new(self.wire(), conversation)
+    }
+
+    /// Someone who calls Direct Line, with a secret or token.
+    pub(crate) fn line(&self, credential: &str) -> Line {
+        Line::new(self.address(), Some(credential))
+    }
+
+    /// Starts a conversation of Direct Line on channel `site`, with user `ann`.
+    pub(crate) async fn chat(&self) -> Chat {
+        Chat::start(&self.line("site-one"), "ann").await
     }
 
     /// A bot's session to be opened.

@@ -20,4 +20,6 @@ mod bad_input;
 mod changes;
 mod channel;
 mod conversations;
+mod direct_line;
+mod direct_line_uploads;
 mod operations;

@@ -243,6 +243,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_that_is_refreshed_in_time_keeps_a_stream_that_hears_of_it_late() {
+        let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+        let mut ticket = open(&streams, "a");
+        let mut ended = Box::pin(ticket.ended(&clock));
+        assert!((&mut ended).now_or_never().is_none());
+        streams.extend("session", START.after(Duration::from_secs(90)));
+        clock.advance(Duration::from_secs(89));
+        assert!((&mut ended).now_or_never().is_none());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(ended.await, Ending::Expired);
+    }
+
+    #[tokio::test]
     async fn closing_ends_all_and_opens_none() {
         let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
         let mut ticket = open(&streams, "a");

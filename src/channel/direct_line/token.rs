@@ -12,6 +12,7 @@ use sha2::Sha256;
 
 use crate::auth::secret::Digest;
 use crate::clock::Timestamp;
+use crate::random;
 use crate::store::{self, Batch, Durability, Key, Store};
 
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -164,7 +165,7 @@ impl SigningKey {
             };
             return kept.map(Self).map_err(corrupt);
         }
-        let fresh = Self(random());
+        let fresh = Self(random::bytes());
         let mut batch = Batch::new();
         batch.put(&Key::SigningKey, &fresh.0[..]);
         store.commit(batch, Durability::Synced)?;
@@ -174,7 +175,7 @@ impl SigningKey {
     /// A key that nothing was signed with and nothing will be, for a gateway without such channels.
     #[must_use]
     pub(super) fn unused() -> Self {
-        Self(random())
+        Self(random::bytes())
     }
 
     /// Signs claims.
@@ -245,23 +246,10 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Bytes that nobody can guess. Tests do not choose them.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what nobody may guess comes from the machine's randomness"
-)]
-#[must_use]
-fn random<const BYTES: usize>() -> [u8; BYTES] {
-    use rand::Rng as _;
-    let mut bytes = [0; BYTES];
-    rand::rng().fill_bytes(&mut bytes);
-    bytes
-}
-
 /// A fresh id of 128 random bits: letters, digits and a few more, none of which a URL would change.
 #[must_use]
 pub fn fresh_id() -> String {
-    let mut id = BASE64URL.encode(random::<16>());
+    let mut id = BASE64URL.encode(random::bytes::<16>());
     // An id that begins with a dash looks like a flag to programs.
     if id.starts_with('-') {
         id.replace_range(..1, "A");

@@ -76,7 +76,7 @@ pub(crate) fn origin(headers: &HeaderMap) -> Option<&str> {
     Some(text(headers, header::ORIGIN).unwrap_or_default())
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+pub(crate) fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 

@@ -44,6 +44,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
         let code = code(&self.0);
+        // What follows on this connection is the rest of the body.
+        let leaves_body = matches!(self.0, Error::BodyTooLarge { .. } | Error::BodyTimeout(_));
         let failure = Failure::DirectLine(self.0);
         failure.note();
         let row = failure.row();
@@ -51,6 +53,10 @@ impl IntoResponse for Problem {
         let body = json!({"error": {"code": code, "message": failure.message()}});
         let mut response = (status, Json(body)).into_response();
         response.extensions_mut().insert(Reason(row.reason));
+        if leaves_body {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if row.retry == v1::Retry::Later {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);

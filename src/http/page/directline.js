@@ -366,7 +366,7 @@ function reasonOf(failure) {
 }
 
 function refusal({ status, message }) {
-  if (status === 401 || status === 403) return `The gateway does not accept the secret, which is named by ?secret= (${status}: ${message})`;
+  if (status === 401 || status === 403) return `The gateway does not accept this secret (${status}: ${message})`;
   if (status === 404) return "This gateway does not serve Direct Line";
   return `The gateway refuses to start a conversation (${status}: ${message})`;
 }
