@@ -42,11 +42,12 @@ test('several files and a text are one message, in the order they were chosen', 
     ],
     'look at these',
   );
-  await lastLine(
-    chat,
-    `bot: got notes.txt (text/plain): ${text.length} bytes of text/plain\n` +
-      `got a picture.png (image/png): ${buffer.length} bytes of image/png`,
-  );
+  const answers = [
+    `bot: got notes.txt (text/plain): ${text.length} bytes of text/plain`,
+    `bot: got a picture.png (image/png): ${buffer.length} bytes of image/png`,
+  ];
+  await lastLine(chat, answers[1]);
+  assert.deepEqual((await chat.transcript()).slice(-2), answers);
   await chat.isAllSent();
   const mine = (await chat.activities()).filter((activity) => activity.from.role === 'user');
   assert.equal(mine.length, 1);

@@ -249,20 +249,21 @@ fn stream_info(mut entity: serde_json::Value) -> Struct {
     }
 }
 
+/// Answers with a message for each file.
 async fn describe(attachments: &[Attachment]) -> Result<Reply, TurnError> {
-    let mut lines = Vec::new();
+    let mut answers = Vec::new();
     for attachment in attachments {
         let (kind, length) =
             tokio::time::timeout(DOWNLOAD_TIMEOUT, download(attachment.content_url()))
                 .await
                 .map_err(|_| TurnError::retry("the download took too long"))??;
-        lines.push(format!(
+        answers.push(Activity::message(format!(
             "got {} ({}): {length} bytes of {kind}",
             attachment.name(),
             attachment.content_type(),
-        ));
+        )));
     }
-    Ok(lines.join("\n").into())
+    Ok(answers.into())
 }
 
 /// Fetches a file over plain HTTP, and says its type and length. The URL is all it takes: it cannot

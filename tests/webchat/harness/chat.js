@@ -81,6 +81,13 @@ export class Chat {
   /** Chooses files, as `{ name, mimeType, buffer }`, and sends them, with a text or without. */
   async upload(files, text = '') {
     await this.page.setInputFiles('.webchat__upload-button--file-input', files);
+    // Pictures are made small first; what is sent before that goes without them.
+    await until('the files are in the send box', () =>
+      this.page.evaluate(
+        (count) => window.chat.store.getState().sendBoxAttachments.length === count,
+        files.length,
+      ),
+    );
     await this.say(text);
   }
 
