@@ -191,11 +191,7 @@ impl DirectLine {
     }
 
     /// Refuses a user that a token cannot speak for.
-    pub(super) fn check_user(
-        &self,
-        caller: &Caller,
-        parameters: &Parameters,
-    ) -> Result<(), Error> {
+    pub(super) fn check_user(&self, caller: &Caller, parameters: &Parameters) -> Result<(), Error> {
         let site = self.site(caller);
         if !site.enhanced_authentication {
             return Ok(());
