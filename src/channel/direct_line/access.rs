@@ -175,7 +175,7 @@ impl DirectLine {
         let Credential::Secret(_) = &caller.credential else {
             return Err(Error::SecretNeeded);
         };
-        self.check_parameters(caller, parameters)?;
+        self.check_user(caller, parameters)?;
         Ok(self.issue(caller, self.fresh(caller, parameters)).0)
     }
 
@@ -190,8 +190,8 @@ impl DirectLine {
         Ok(self.issue(caller, claims.subject()).0)
     }
 
-    /// Refuses what a token cannot be made of.
-    pub(super) fn check_parameters(
+    /// Refuses a user that a token cannot speak for.
+    pub(super) fn check_user(
         &self,
         caller: &Caller,
         parameters: &Parameters,
@@ -200,9 +200,6 @@ impl DirectLine {
         if !site.enhanced_authentication {
             return Ok(());
         }
-        if site.origins.is_empty() && parameters.trusted_origins.is_empty() {
-            return Err(Error::PropertyMissing("trustedOrigins"));
-        }
         let user = parameters.user.as_ref().and_then(|user| user.id.as_deref());
         let user = user.ok_or(Error::PropertyMissing("user.id"))?;
         if !user.starts_with(USER_PREFIX) {
@@ -210,6 +207,21 @@ impl DirectLine {
                 name: "user.id",
                 problem: format!("must begin with `{USER_PREFIX}`"),
             });
+        }
+        Ok(())
+    }
+
+    /// Refuses a start that nobody could go on with, since no page would be trusted.
+    pub(super) fn check_start(
+        &self,
+        caller: &Caller,
+        parameters: &Parameters,
+    ) -> Result<(), Error> {
+        self.check_user(caller, parameters)?;
+        let site = self.site(caller);
+        let names_any = !site.origins.is_empty() || !parameters.trusted_origins.is_empty();
+        if site.enhanced_authentication && !names_any {
+            return Err(Error::PropertyMissing("trustedOrigins"));
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ impl DirectLine {
         let subject = match caller.claims() {
             Some(claims) => claims.subject(),
             None => {
-                self.check_parameters(caller, parameters)?;
+                self.check_start(caller, parameters)?;
                 self.fresh(caller, parameters)
             }
         };

@@ -203,8 +203,12 @@ impl Reading {
     fn show_change(&self, change: &Entry) -> Result<Option<Value>, Error> {
         let position = log::position_of(&self.key.conversation, &change.activity_id);
         let was_shown = |position: Sequence| position > self.after;
-        // In history it was shown in the place of what it changes.
-        if change.sequence <= self.history && position.is_some_and(was_shown) {
+        // In history it was shown in the place of what it changes; of several the last counts.
+        let is_last = self
+            .changes
+            .of(change)
+            .is_none_or(|last| visibility::is_last(change, last));
+        if change.sequence <= self.history && (position.is_some_and(was_shown) || !is_last) {
             return Ok(None);
         }
         let original = match position {

@@ -68,6 +68,14 @@ pub(super) fn is_change(entry: &Entry) -> bool {
     matches!(kind_of(entry), Kind::MessageUpdate | Kind::MessageDelete)
 }
 
+/// Whether a change is the one that its message was left with.
+pub(super) fn is_last(change: &Entry, last: Change) -> bool {
+    match last {
+        Change::Updated(sequence) => sequence == change.sequence,
+        Change::Deleted => kind_of(change) == Kind::MessageDelete,
+    }
+}
+
 /// A message as its update left it. Clients order by time, and hold back answers to what they do not
 /// know: so it stays where it was said, and answers what it answered.
 #[must_use]
