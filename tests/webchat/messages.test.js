@@ -50,7 +50,7 @@ test('a typing indicator is shown until the answer comes', async (t) => {
   await indicator.waitFor({ state: 'visible' });
   await screenshot(t, chat.page, 'meanwhile');
   await chat.reads('bot: welcome, Ana', 'ana: typing', 'bot: thought about it');
-  await indicator.waitFor({ state: 'detached', timeout: 2_000 });
+  await indicator.waitFor({ state: 'detached' });
 });
 
 test('a streamed reply grows in one bubble and ends as one message', async (t) => {
@@ -58,7 +58,7 @@ test('a streamed reply grows in one bubble and ends as one message', async (t) =
   const whole = 'A streamed reply grows while you read it, piece by piece, and ends as one message.';
   await chat.recordTranscripts();
   await chat.say('stream');
-  await chat.page.getByText('A streamed reply grows', { exact: false }).waitFor();
+  await chat.text('A streamed reply grows').first().waitFor();
   await screenshot(t, chat.page, 'meanwhile');
   await chat.reads('bot: welcome, Ana', 'ana: stream', `bot: ${whole}`);
 

@@ -5,7 +5,7 @@
 //! | `suggest` | suggested actions |
 //! | `hero` | a hero card with a button of each kind |
 //! | `adaptive` | an Adaptive Card with inputs and a submit button |
-//! | `typing` | a typing indicator, and a message a second later |
+//! | `typing` | a typing indicator, and a message two seconds later |
 //! | `stream` | a reply that grows while it is read |
 //! | an attachment | its name, its type and how many bytes it has |
 //! | an order, from a card's button | what was ordered |
@@ -25,8 +25,8 @@ use turnwire_client::proto::{Activity, Attachment, CardAction, SuggestedActions}
 use turnwire_client::{Client, ClientOptions};
 
 /// How long this bot pretends to think, and how long between two pieces of a streamed reply.
-const THINKING: Duration = Duration::from_secs(1);
-const BETWEEN_PIECES: Duration = Duration::from_millis(250);
+const THINKING: Duration = Duration::from_secs(2);
+const BETWEEN_PIECES: Duration = Duration::from_millis(400);
 
 /// A file that takes longer to download than this is given up, and the turn tried again.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 
 import { chromium } from 'playwright-core';
 
+import { PATIENCE_MS } from './waiting.js';
+
 const ARTIFACTS = join(import.meta.dirname, '../artifacts');
 const PROGRAMS = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser'];
 const OURS = /^(localhost|127\.0\.0\.1|([a-z-]+\.)?localhost)$/;
@@ -39,7 +41,7 @@ export class Browser {
    */
   async window(t) {
     const context = await this.#chromium.newContext({ viewport: { width: 480, height: 760 } });
-    context.setDefaultTimeout(15_000);
+    context.setDefaultTimeout(PATIENCE_MS);
     const wrongs = [];
     const check = (url) => {
       const { protocol, hostname } = new URL(url);

@@ -68,6 +68,11 @@ export class Chat {
     return this.#shown().getByRole('button', { name, exact: true });
   }
 
+  /** What is to be read and has `text` in it. */
+  text(text) {
+    return this.#shown().getByText(text);
+  }
+
   /** A field of a card, by its placeholder. */
   field(placeholder) {
     return this.#shown().getByPlaceholder(placeholder);
