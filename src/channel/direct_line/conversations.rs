@@ -103,7 +103,7 @@ impl DirectLine {
     ///
     /// # Errors
     ///
-    /// As [`inbound::read`]; [`Error::ConversationForeign`]; those of the engine.
+    /// As `inbound::read`; [`Error::ConversationForeign`]; those of the engine.
     pub async fn post(&self, caller: &Caller, id: &str, activity: Value) -> Result<String, Error> {
         let key = self.place(caller, id)?;
         let posted = inbound::read(
