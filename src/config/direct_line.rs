@@ -79,6 +79,9 @@ fn read_secrets(value: Value<'_>, seen: &mut Vec<(Digest, usize)>) -> Vec<Digest
 fn read_origins(value: &Value<'_>) -> Origins {
     let mut origins = Origins::default();
     let items = value.list().unwrap_or_default();
+    if items.is_empty() {
+        value.refuse("must not be empty: leave it out to trust every page, or name those that are");
+    }
     if items.len() > ORIGINS {
         value.refuse(format!("must have at most {ORIGINS}"));
     }

@@ -348,6 +348,7 @@ fn a_direct_line_channel_has_secrets_and_what_goes_with_them() {
         (site("outbound = 'watch'"), "read by watching"),
         (site("token_lifetime = '1s'"), "out of range"),
         (site("trusted_origins = ['a.example']"), "no origin"),
+        (site("trusted_origins = []"), "must not be empty"),
         (site("enhanced_authentication = 'yes'"), "`true` or `false`"),
         (
             site("public_url = 'ftp://a.example'"),

@@ -102,7 +102,7 @@ impl Embedded {
         let place = path.display().to_string();
         let failed = |error: io::Error| from_io(&place, error);
 
-        std::fs::create_dir_all(path).map_err(failed)?;
+        make_folder(path).map_err(failed)?;
         let lock = lock(path, &place)?;
         remove_unfinished(path).map_err(failed)?;
 
@@ -382,6 +382,21 @@ fn keyspace(
 
 fn found(hot: &Keyspace) -> Result<Option<Bytes>, Failure> {
     guarded(|| hot.get(Key::Meta.encode())).map(|value| value.map(Bytes::from_owner))
+}
+
+/// Makes the store's folder, for its owner alone: what people said is in it. One that is there stays as
+/// it is.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if let Some(above) = path.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    let mut folder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+    match folder.create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
 }
 
 /// What [`Key::Meta`] becomes when a store is opened that had `found` there.

@@ -14,6 +14,9 @@ use crate::channel::direct_line::{DirectLine, Error};
 /// How much memory a request takes while it is worked on, as JSON and as an activity, for each of its
 /// bytes.
 const TIMES: usize = 4;
+/// How much is read of a body that is too large, and forgotten: who is still sending when the
+/// connection ends may not hear the answer.
+const FORGOTTEN_BYTES: usize = 8 << 20;
 /// Answers of less need no room: they are bounded by the connections and calls there may be.
 const SMALL_BYTES: usize = 16 << 10;
 
@@ -36,12 +39,11 @@ pub(crate) async fn read(line: &DirectLine, body: Body) -> Result<Read, Error> {
         limit: "activity_bytes",
         allowed,
     };
-    let said = body.size_hint();
-    if said.lower() > allowed as u64 {
-        return Err(too_large());
-    }
     // One that does not say its length may have any.
-    let most = said.exact().map_or(allowed, |bytes| bytes as usize);
+    let most = body
+        .size_hint()
+        .exact()
+        .map_or(allowed, |bytes| (bytes as usize).min(allowed));
     let room = line.room_to_read(most.saturating_mul(TIMES)).await?;
     let clock = line.engine().clock();
     let deadline = clock.now().after(limits.body_timeout);
@@ -55,6 +57,7 @@ pub(crate) async fn read(line: &DirectLine, body: Body) -> Result<Read, Error> {
 /// `None` when there are more bytes than allowed.
 async fn collect(mut body: Body, allowed: usize) -> Result<Option<Bytes>, Error> {
     let mut read = Vec::new();
+    let (mut is_too_large, mut forgotten) = (body.size_hint().lower() > allowed as u64, 0);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::ArgumentBad {
             name: "body",
@@ -63,12 +66,18 @@ async fn collect(mut body: Body, allowed: usize) -> Result<Option<Bytes>, Error>
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if read.len() + data.len() > allowed {
-            return Ok(None);
+        is_too_large |= read.len() + data.len() > allowed;
+        if !is_too_large {
+            read.extend_from_slice(&data);
+            continue;
         }
-        read.extend_from_slice(&data);
+        read = Vec::new();
+        forgotten += data.len();
+        if forgotten > FORGOTTEN_BYTES {
+            break;
+        }
     }
-    Ok(Some(read.into()))
+    Ok((!is_too_large).then(|| read.into()))
 }
 
 /// Gives a large answer room until its client has read it. And says of all that they are for their

@@ -384,3 +384,21 @@ fn once_a_commit_failed_the_store_asks_for_a_restart() {
     assert!(matches!(error, Error::Stopped { .. }) && !error.may_have_been_written());
     assert!(store.get(&Key::Meta).is_ok(), "it can still be read");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_made_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let above = tempfile::tempdir().expect("a folder");
+    let path = above.path().join("a").join("store");
+    drop(Embedded::open(&path, &Options::default()).expect("it opens"));
+    let mode = |path: &Path| {
+        let about = std::fs::metadata(path).expect("it is there");
+        about.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&path), 0o700);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).expect("set");
+    drop(Embedded::open(&path, &Options::default()).expect("it opens"));
+    assert_eq!(mode(&path), 0o750, "one that is there stays as it is");
+}
