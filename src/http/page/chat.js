@@ -94,7 +94,19 @@ async function deliver(item) {
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
     told(failure.status === 0 ? failure.message : `${failure.status} ${failure.message}`, true);
+    item.isFinal = failure.isRefusal && !failure.isGone;
     transcript.mark(item, "failed", failure.message);
+    if (failure.status === 0) unsent.add(item);
+  }
+}
+
+/** What no gateway answered to, in the order it was said. */
+const unsent = new Set();
+
+/** Sends it when there is a gateway again. One after the other, so that the order stays. */
+async function deliverUnsent() {
+  for (const item of [...unsent]) {
+    if (unsent.delete(item) && item.state === "failed") await deliver(item);
   }
 }
 
@@ -161,7 +173,10 @@ function showState({ name, by, until, reason }) {
     tick();
     ticking = setInterval(tick, 250);
   }
-  if (name === "connected") settle();
+  if (name === "connected") {
+    settle();
+    deliverUnsent();
+  }
 }
 
 let settling = 0;

@@ -222,8 +222,11 @@ export class Transcript {
     if (item.state === "failed") {
       meta.append(
         el("span", { class: "failure" }, `not sent: ${item.reason}`),
-        el("button", { type: "button", class: "again", onclick: () => this.#on.retry(item) }, "try again"),
       );
+      // What is wrong with it stays wrong.
+      if (!item.isFinal) {
+        meta.append(el("button", { type: "button", class: "again", onclick: () => this.#on.retry(item) }, "try again"));
+      }
     }
     return meta;
   }
