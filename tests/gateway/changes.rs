@@ -52,6 +52,11 @@ async fn a_bot_updates_and_deletes_what_it_said_and_the_log_keeps_both() {
         .await;
     assert_eq!(deleted.outcome(), AckOutcome::Ok);
 
+    // What is deleted stays so.
+    let late = change("messageUpdate", &id, "back again");
+    bot.write_send(send("4", "lively", late));
+    bot.expect_error("ACTIVITY_UNKNOWN").await;
+
     let log = gateway.log_on("lively", "c1").await;
     let kinds: Vec<_> = log
         .iter()

@@ -231,8 +231,16 @@ impl Shard {
             conversation: conversation.number,
             sequence: entry.sequence,
         };
+        // Only where something was changed can it be deleted already. An unreadable store shows when
+        // the round is written.
+        let may_be_deleted = conversation.last_change > entry.sequence;
+        let deleted = may_be_deleted
+            && self
+                .receipt(conversation, entry.sequence)
+                .is_ok_and(|receipt| receipt.deleted);
         let receipt = storage::Receipt {
             channel_activity_id: channel_activity_id.to_owned(),
+            deleted,
         };
         record::put(&mut round.batch, &key, &receipt);
     }

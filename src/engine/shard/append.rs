@@ -429,6 +429,11 @@ impl Shard {
     ) -> Appended {
         self.touch(slot, round);
         self.note_bucket(slot, round);
+        if *kind == Kind::MessageDelete {
+            // An unreadable store shows when the round is written.
+            let conversation = &self.conversations[slot];
+            let _ = self.note_deletion(conversation, &activity_id, &mut round.batch);
+        }
         let conversation = &mut self.conversations[slot];
         let sequence = conversation.last.next();
         conversation.last = sequence;
