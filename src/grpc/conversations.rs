@@ -50,6 +50,29 @@ impl Service {
         Err(Error::ConversationUnknown(key.clone()).into())
     }
 
+    /// Appends an update or a deletion of what a bot said.
+    async fn change(
+        &self,
+        caller: &Principal,
+        kind: Kind,
+        request: v1::UpdateActivityRequest,
+    ) -> Result<Appended, Failure> {
+        if request.activity_id.is_empty() {
+            return Err(required("activity_id"));
+        }
+        let mut activity = request.activity.ok_or_else(|| required("activity"))?;
+        activity.r#type = Some(kind.as_str().to_owned());
+        activity.id = Some(request.activity_id);
+        let said = Said {
+            key: convert::key(request.conversation, "conversation")?,
+            reference: None,
+            bot_id: request.bot_id,
+            request_id: request.request_id,
+            activity,
+        };
+        self.say(caller, said).await
+    }
+
     /// Appends what a caller wants said, if it may speak for the bot.
     async fn say(&self, caller: &Principal, said: Said) -> Result<Appended, Failure> {
         let bot = (!said.bot_id.is_empty()).then(|| BotId::from(said.bot_id));
@@ -90,21 +113,6 @@ struct Said {
     activity: Box<v1::Activity>,
 }
 
-/// The activity that updates or deletes a message.
-fn change(
-    kind: Kind,
-    activity_id: String,
-    content: Box<v1::Activity>,
-) -> Result<Box<v1::Activity>, Failure> {
-    if activity_id.is_empty() {
-        return Err(required("activity_id"));
-    }
-    let mut activity = content;
-    activity.r#type = Some(kind.as_str().to_owned());
-    activity.id = Some(activity_id);
-    Ok(activity)
-}
-
 #[tonic::async_trait]
 impl ConversationService for Service {
     async fn send_activity(
@@ -138,18 +146,7 @@ impl ConversationService for Service {
         let answer = async {
             let caller = caller(&request)?;
             let request = request.into_inner();
-            let said = Said {
-                key: convert::key(request.conversation, "conversation")?,
-                reference: None,
-                bot_id: request.bot_id,
-                request_id: request.request_id,
-                activity: change(
-                    Kind::MessageUpdate,
-                    request.activity_id,
-                    request.activity.ok_or_else(|| required("activity"))?,
-                )?,
-            };
-            let appended = self.say(&caller, said).await?;
+            let appended = self.change(&caller, Kind::MessageUpdate, request).await?;
             Ok(v1::UpdateActivityResponse {
                 appended: Some(convert::appended(&appended)),
                 repeated_send: appended.repeated,
@@ -165,14 +162,15 @@ impl ConversationService for Service {
         let answer = async {
             let caller = caller(&request)?;
             let request = request.into_inner();
-            let said = Said {
-                key: convert::key(request.conversation, "conversation")?,
-                reference: None,
-                bot_id: request.bot_id,
+            // An update to nothing, but for its type.
+            let request = v1::UpdateActivityRequest {
                 request_id: request.request_id,
-                activity: change(Kind::MessageDelete, request.activity_id, Box::default())?,
+                conversation: request.conversation,
+                activity_id: request.activity_id,
+                bot_id: request.bot_id,
+                activity: Some(Box::default()),
             };
-            let appended = self.say(&caller, said).await?;
+            let appended = self.change(&caller, Kind::MessageDelete, request).await?;
             Ok(v1::DeleteActivityResponse {
                 appended: Some(convert::appended(&appended)),
                 repeated_send: appended.repeated,
