@@ -8,6 +8,7 @@ mod principal;
 mod role;
 pub mod secret;
 
+pub(crate) use authenticator::bearer_token;
 pub use authenticator::{Authenticator, Credentials, Error};
 pub use principal::Principal;
 pub use role::{ParseRoleError, Role};

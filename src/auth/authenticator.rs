@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use subtle::{ConditionallySelectable, ConstantTimeEq};
-
-use crate::auth::secret::Digest;
+use crate::auth::secret::{self, Digest};
 use crate::auth::{Principal, Role};
 
 /// What the configuration says of one principal.
@@ -78,15 +76,8 @@ impl Authenticator {
             .ok_or(Error::TokenMissing)?;
         let shown = Digest::of(token);
 
-        // 0 is nobody. The loop has no early exit, so that time tells nothing.
-        let mut found = 0_u64;
-        for (position, (digest, _)) in (1_u64..).zip(&self.known) {
-            found.conditional_assign(&position, digest.ct_eq(&shown));
-        }
-        let index = usize::try_from(found)
-            .ok()
-            .and_then(|found| found.checked_sub(1));
-        index
+        let known = self.known.iter().enumerate();
+        secret::find(&shown, known.map(|(index, (digest, _))| (index, digest)))
             .and_then(|index| self.known.get(index))
             .map(|(_, principal)| Arc::clone(principal))
             .ok_or(Error::TokenUnknown)
@@ -104,7 +95,7 @@ impl fmt::Debug for Authenticator {
 
 /// The token of `Bearer <token>` (RFC 6750, section 2.1; the scheme's case does not matter, RFC
 /// 9110, section 11.1).
-fn bearer_token(authorization: &str) -> Option<&str> {
+pub(crate) fn bearer_token(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.trim().split_once(' ')?;
     let token = token.trim_start();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

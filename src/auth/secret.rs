@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use rand::Rng as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use crate::random;
 
 /// What every token begins with, so that scanners find one that leaked.
 const PREFIX: &str = "tw_";
@@ -21,13 +24,8 @@ impl Token {
     /// Makes a new one: `tw_` and 43 characters of unpadded base64url, from the machine's
     /// randomness. Tests do not choose it: a token must not be guessable, whatever seeds the rest.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a token must come from the machine's randomness"
-    )]
     pub fn generate() -> Self {
-        let mut random = [0; RANDOM_BYTES];
-        rand::rng().fill_bytes(&mut random);
+        let random = random::bytes::<RANDOM_BYTES>();
         Self(format!("{PREFIX}{}", base64url(&random)))
     }
 
@@ -79,6 +77,22 @@ impl Digest {
     }
 }
 
+/// The index that stands with the digest that was shown, if it is one of those that are known.
+///
+/// Takes the same time whichever it is, and whether it is one at all.
+#[must_use]
+pub(crate) fn find<'d>(
+    shown: &Digest,
+    known: impl IntoIterator<Item = (usize, &'d Digest)>,
+) -> Option<usize> {
+    // 0 is none. No early exit, so that time tells nothing.
+    let mut found = 0_u64;
+    for (index, digest) in known {
+        found.conditional_assign(&(index as u64 + 1), digest.ct_eq(shown));
+    }
+    usize::try_from(found.checked_sub(1)?).ok()
+}
+
 impl ConstantTimeEq for Digest {
     fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
@@ -98,18 +112,7 @@ impl fmt::Debug for Digest {
 }
 
 fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 3];
-        group[..chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-        for index in 0..=chunk.len() {
-            let sextet = bits >> (18 - 6 * index) & 0x3f;
-            text.push(char::from(ALPHABET[sextet as usize]));
-        }
-    }
-    text
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use subtle::{ConditionallySelectable, ConstantTimeEq};
-
 use super::inbound::User;
 use super::origin::Origins;
 use super::token::{self, Claims, Subject, Use, fresh_id};
 use super::{DirectLine, Error, Grant, Parameters, Site};
-use crate::auth::secret::Digest;
+use crate::auth::bearer_token;
+use crate::auth::secret::{self, Digest};
 use crate::engine::Conversation as Stored;
 use crate::id::ChannelId;
 
@@ -62,10 +61,7 @@ impl DirectLine {
     /// [`Error::CredentialMissing`], [`Error::CredentialUnknown`], [`Error::TokenExpired`].
     pub fn authorize(&self, authorization: Option<&str>) -> Result<Caller, Error> {
         let credential = authorization
-            .and_then(|value| value.trim().split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, credential)| credential.trim())
-            .filter(|credential| !credential.is_empty())
+            .and_then(bearer_token)
             .ok_or(Error::CredentialMissing)?;
         if !token::is_token(credential) {
             return self.secret(credential);
@@ -116,14 +112,8 @@ impl DirectLine {
             let secrets = served.site.secrets.iter();
             secrets.map(move |secret| (index, secret))
         });
-        // 0 is nobody's. No early exit, so that time tells nothing.
-        let mut found = 0_u64;
-        for (site, secret) in all {
-            found.conditional_assign(&(site as u64 + 1), secret.ct_eq(&shown));
-        }
-        let site = found.checked_sub(1).ok_or(Error::CredentialUnknown)?;
         Ok(Caller {
-            site: site as usize,
+            site: secret::find(&shown, all).ok_or(Error::CredentialUnknown)?,
             credential: Credential::Secret(self.inner.key.name(&shown)),
         })
     }
@@ -199,10 +189,8 @@ impl DirectLine {
         let user = parameters.user.as_ref().and_then(|user| user.id.as_deref());
         let user = user.ok_or(Error::PropertyMissing("user.id"))?;
         if !user.starts_with(USER_PREFIX) {
-            return Err(Error::ArgumentBad {
-                name: "user.id",
-                problem: format!("must begin with `{USER_PREFIX}`"),
-            });
+            let problem = format!("must begin with `{USER_PREFIX}`");
+            return Err(Error::bad("user.id", problem));
         }
         Ok(())
     }

@@ -180,10 +180,7 @@ impl DirectLine {
     fn check_is_user(&self, key: &ConversationKey, user: &v1::ChannelAccount) -> Result<(), Error> {
         let bot = self.engine().bot_of(&key.channel);
         if user.id.is_some() && bot.is_some_and(|bot| bot.id == user.id) {
-            return Err(Error::ArgumentBad {
-                name: "from.id",
-                problem: "is the bot's: choose another".to_owned(),
-            });
+            return Err(Error::bad("from.id", "is the bot's: choose another"));
         }
         Ok(())
     }

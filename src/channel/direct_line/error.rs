@@ -88,3 +88,11 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] engine::Error),
 }
+
+impl Error {
+    /// Something that was sent breaks a rule.
+    pub(crate) fn bad(name: &'static str, problem: impl ToString) -> Self {
+        let problem = problem.to_string();
+        Self::ArgumentBad { name, problem }
+    }
+}

@@ -37,7 +37,7 @@ pub(super) fn read(
     service_url: &str,
 ) -> Result<Posted, Error> {
     let Value::Object(members) = body else {
-        return Err(bad("activity", "must be one object"));
+        return Err(Error::bad("activity", "must be one object"));
     };
     let kind = match members.get("type") {
         None | Some(Value::Null) => return Err(Error::PropertyMissing("type")),
@@ -45,13 +45,13 @@ pub(super) fn read(
             return Err(Error::PropertyMissing("type"));
         }
         Some(Value::String(kind)) => Kind::from(kind.as_str()),
-        Some(_) => return Err(bad("type", "must be a text")),
+        Some(_) => return Err(Error::bad("type", "must be a text")),
     };
     if !may_be_posted(&kind) {
         return Err(Error::KindRefused(kind.to_string()));
     }
     let mut activity: Activity =
-        json::decode_value(body).map_err(|problem| bad("activity", problem))?;
+        json::decode_value(body).map_err(|problem| Error::bad("activity", problem))?;
     activity.from = Some(from(activity.from.take(), bound)?);
     activity.conversation = Some(ConversationAccount {
         id: Some(conversation.to_owned()),
@@ -99,18 +99,13 @@ fn from(said: Option<ChannelAccount>, bound: Option<&User>) -> Result<ChannelAcc
     };
     let id = id.filter(|id| !id.is_empty());
     let id = id.ok_or(Error::PropertyMissing("from.id"))?;
-    validate::id("from.id", &id).map_err(|invalid| bad("from.id", invalid.problem))?;
+    validate::id("from.id", &id).map_err(|invalid| Error::bad("from.id", invalid.problem))?;
     Ok(ChannelAccount {
         id: Some(id),
         name,
         role: Some("user".to_owned()),
         ..Default::default()
     })
-}
-
-fn bad(name: &'static str, problem: impl ToString) -> Error {
-    let problem = problem.to_string();
-    Error::ArgumentBad { name, problem }
 }
 
 #[cfg(test)]

@@ -40,12 +40,12 @@ impl Parameters {
         let body = match &body {
             Value::Object(members) => members,
             Value::Null => return Ok(Self::default()),
-            _ => return Err(bad("body", "must be an object")),
+            _ => return Err(Error::bad("body", "must be an object")),
         };
         let user = match member(body, "user") {
             None => None,
             Some(Value::Object(user)) => read_user(user)?,
-            Some(_) => return Err(bad("user", "must be an object")),
+            Some(_) => return Err(Error::bad("user", "must be an object")),
         };
         Ok(Self {
             user,
@@ -59,7 +59,7 @@ fn read_user(user: &Map<String, Value>) -> Result<Option<ChannelAccount>, Error>
     let Some(id) = text(member(user, "id"), "user.id", validate::ID_BYTES)? else {
         return Ok(None);
     };
-    validate::id("user.id", &id).map_err(|invalid| bad("user.id", invalid.problem))?;
+    validate::id("user.id", &id).map_err(|invalid| Error::bad("user.id", invalid.problem))?;
     Ok(Some(ChannelAccount {
         id: Some(id),
         name: text(member(user, "name"), "user.name", TEXT_BYTES)?,
@@ -73,13 +73,15 @@ fn read_origins(value: Option<&Value>) -> Result<Vec<String>, Error> {
     let items = match value {
         None => return Ok(Vec::new()),
         Some(Value::Array(items)) if items.len() <= ORIGINS => items,
-        Some(Value::Array(_)) => return Err(bad(NAME, format!("must have at most {ORIGINS}"))),
-        Some(_) => return Err(bad(NAME, "must be a list of origins")),
+        Some(Value::Array(_)) => {
+            return Err(Error::bad(NAME, format!("must have at most {ORIGINS}")));
+        }
+        Some(_) => return Err(Error::bad(NAME, "must be a list of origins")),
     };
     let bytes = items.iter().filter_map(Value::as_str).map(str::len);
     if bytes.sum::<usize>() > ORIGINS_BYTES {
         let problem = format!("has more than {ORIGINS_BYTES} bytes; configure `trusted_origins`");
-        return Err(bad(NAME, problem));
+        return Err(Error::bad(NAME, problem));
     }
     items
         .iter()
@@ -89,7 +91,7 @@ fn read_origins(value: Option<&Value>) -> Result<Vec<String>, Error> {
             let known = Origins::default().trust(origin);
             known
                 .then(|| origin.to_owned())
-                .ok_or_else(|| bad(NAME, problem))
+                .ok_or_else(|| Error::bad(NAME, problem))
         })
         .collect()
 }
@@ -107,14 +109,9 @@ fn text(value: Option<&Value>, name: &'static str, most: usize) -> Result<Option
         None => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) if text.len() <= most => Ok(Some(text.clone())),
-        Some(Value::String(_)) => Err(bad(name, format!("has more than {most} bytes"))),
-        Some(_) => Err(bad(name, "must be a text")),
+        Some(Value::String(_)) => Err(Error::bad(name, format!("has more than {most} bytes"))),
+        Some(_) => Err(Error::bad(name, "must be a text")),
     }
-}
-
-fn bad(name: &'static str, problem: impl ToString) -> Error {
-    let problem = problem.to_string();
-    Error::ArgumentBad { name, problem }
 }
 
 #[cfg(test)]

@@ -268,7 +268,7 @@ impl Stream {
             return self.reading.show(entry, Moment::History);
         }
         // From here on changes come as they happen.
-        self.reading.changes = Changes::default();
+        self.reading.changes.forget();
         let is_recent = now.since(entry.append_time) < LIVE;
         let moment = if is_recent {
             Moment::Live

@@ -121,7 +121,7 @@ impl Upload<'_> {
     ) -> Result<(), Error> {
         if content_type.is_some_and(is_activity) {
             if self.activity.is_some() {
-                return Err(bad("upload", "has more than one activity"));
+                return Err(Error::bad("upload", "has more than one activity"));
             }
             self.activity = Some(Vec::new());
             self.part = Part::Activity;
@@ -130,7 +130,7 @@ impl Upload<'_> {
         let allowed = self.line.engine().limits().attachment_files;
         if self.names.len() == allowed {
             let problem = format!("has more than the {allowed} files of `attachment_files`");
-            return Err(bad("upload", problem));
+            return Err(Error::bad("upload", problem));
         }
         self.line.check_room().await?;
         let about = About::new(content_type, name);
@@ -193,7 +193,7 @@ impl Upload<'_> {
     /// it is from; those of [`DirectLine::post`]. Unless the engine's says otherwise, nothing is left.
     pub async fn finish(mut self, user_id: Option<&str>) -> Result<String, Error> {
         if self.names.is_empty() {
-            return Err(bad("upload", "has no files"));
+            return Err(Error::bad("upload", "has no files"));
         }
         let activity = self.activity.take();
         let activity = self.activity_of(activity, user_id)?;
@@ -236,7 +236,7 @@ impl Upload<'_> {
             None => json!({"type": "message"}),
         };
         let Some(members) = activity.as_object_mut() else {
-            return Err(bad("activity", "must be one object"));
+            return Err(Error::bad("activity", "must be one object"));
         };
         if let Some(user_id) = user_id {
             let from = members.entry("from").or_insert(Value::Null);
@@ -279,9 +279,4 @@ fn failed(line: &DirectLine, error: io::Error) -> Error {
 fn is_activity(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case(ACTIVITY)
-}
-
-fn bad(name: &'static str, problem: impl Into<String>) -> Error {
-    let problem = problem.into();
-    Error::ArgumentBad { name, problem }
 }

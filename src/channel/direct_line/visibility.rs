@@ -57,6 +57,13 @@ impl Changes {
         }
     }
 
+    /// Lets go of what was noted.
+    pub(super) fn forget(&mut self) {
+        if !self.0.is_empty() {
+            self.0 = HashMap::new();
+        }
+    }
+
     /// What became of an entry.
     pub(super) fn of(&self, entry: &Entry) -> Option<Change> {
         self.0.get(&entry.activity_id).copied()

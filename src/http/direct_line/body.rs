@@ -59,10 +59,7 @@ async fn collect(mut body: Body, allowed: usize) -> Result<Option<Bytes>, Error>
     let mut read = Vec::new();
     let (mut is_too_large, mut forgotten) = (body.size_hint().lower() > allowed as u64, 0);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::ArgumentBad {
-            name: "body",
-            problem: format!("broke off: {error}"),
-        })?;
+        let frame = frame.map_err(|error| Error::bad("body", format!("broke off: {error}")))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };

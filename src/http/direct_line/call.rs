@@ -35,10 +35,7 @@ impl FromRequestParts<DirectLine> for ConversationId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, line: &DirectLine) -> Result<Self, Problem> {
-        let bad = || Error::ArgumentBad {
-            name: "conversationId",
-            problem: "is no text".to_owned(),
-        };
+        let bad = || Error::bad("conversationId", "is no text");
         let params = RawPathParams::from_request_parts(parts, line).await;
         let params = params.map_err(|_| bad())?;
         let mut params = params.iter();

@@ -35,10 +35,7 @@ pub(crate) async fn open(
 ) -> Result<Response, Problem> {
     let token = query.get("t").ok_or(Error::CredentialMissing)?;
     let watermark = query.get("watermark");
-    let upgrade = upgrade.map_err(|_| Error::ArgumentBad {
-        name: "stream",
-        problem: "is opened by WebSocket".to_owned(),
-    })?;
+    let upgrade = upgrade.map_err(|_| Error::bad("stream", "is opened by WebSocket"))?;
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)

@@ -230,8 +230,5 @@ fn broken_off(error: impl std::fmt::Display) -> Error {
 }
 
 fn bad(problem: impl Into<String>) -> Error {
-    Error::ArgumentBad {
-        name: "upload",
-        problem: problem.into(),
-    }
+    Error::bad("upload", problem.into())
 }

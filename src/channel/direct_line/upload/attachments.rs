@@ -7,7 +7,6 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use super::bad;
 use crate::channel::direct_line::{BASE, Error};
 use crate::files::{About, FileId, clean_name};
 
@@ -52,7 +51,7 @@ pub(super) fn attach(activity: &mut Map<String, Value>, files: Vec<File>) -> Res
     let listed = listed
         .as_array_mut()
         .filter(|listed| listed.iter().all(Value::is_object))
-        .ok_or_else(|| bad("attachments", "must be a list of objects"))?;
+        .ok_or_else(|| Error::bad("attachments", "must be a list of objects"))?;
     let mut waiting: Vec<_> = (0..listed.len())
         .filter(|at| waits_for_file(&listed[*at]))
         .collect();
