@@ -11,6 +11,7 @@ mod feed;
 mod link;
 pub mod log;
 mod read;
+mod reload;
 mod retry;
 mod round;
 pub mod session;
@@ -57,8 +58,9 @@ pub struct Engine {
 struct Inner {
     shared: Arc<Shared>,
     shards: Vec<mpsc::Sender<Command>>,
-    /// Room for what waits for the shards, in bytes.
+    /// Room for what waits for the shards, and how much there is of it, in bytes.
     room: Arc<Semaphore>,
+    room_bytes: usize,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// The attached sessions; one for each subscriber and instance.
     sessions: Mutex<HashMap<(Subscriber, String), Arc<Session>>>,
@@ -117,11 +119,11 @@ impl Engine {
             return Err(error.into());
         }
         let random = Mutex::new(StdRng::seed_from_u64(settings.seed));
-        let commands = settings.limits.shard_commands;
+        let limits = settings.limits.clone();
         let shared = Arc::new(Shared {
             store,
             clock,
-            settings,
+            settings: settings::InForce::new(settings),
             metrics,
             epoch,
             declared: Mutex::default(),
@@ -134,16 +136,16 @@ impl Engine {
         let mut shards = Vec::new();
         let mut tasks = Vec::new();
         for (index, live) in live.into_iter().enumerate() {
-            let (sender, receiver) = mpsc::channel(commands);
+            let (sender, receiver) = mpsc::channel(limits.shard_commands);
             let shard = Shard::new(index as u8, Arc::clone(&shared), live);
             tasks.push(shard::spawn(shard, receiver));
             shards.push(sender);
         }
-        let watchers = shared.settings.limits.watchers;
         Ok(Self {
             inner: Arc::new(Inner {
-                watchers: Arc::new(Semaphore::new(watchers)),
-                room: Arc::new(Semaphore::new(shared.settings.limits.shard_bytes)),
+                watchers: Arc::new(Semaphore::new(limits.watchers)),
+                room: Arc::new(Semaphore::new(limits.shard_bytes)),
+                room_bytes: limits.shard_bytes,
                 shared,
                 shards,
                 tasks: Mutex::new(tasks),
@@ -155,12 +157,6 @@ impl Engine {
         })
     }
 
-    /// The limits in force.
-    #[must_use]
-    pub fn limits(&self) -> &crate::limits::Limits {
-        &self.inner.shared.settings.limits
-    }
-
     /// The engine's clock.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -170,7 +166,7 @@ impl Engine {
     /// How long a bot may hold a delivery.
     #[must_use]
     pub fn delivery_deadline(&self, bot: &BotId) -> Duration {
-        self.inner.shared.settings.delivery_deadline(bot)
+        self.settings().look().delivery_deadline(bot)
     }
 
     /// Whether the store took the last write, and no shutdown has begun.
@@ -241,7 +237,7 @@ impl Engine {
         mut activity: Box<v1::Activity>,
     ) -> Result<Appended, Error> {
         let (reply, result) = oneshot::channel();
-        let draft = activity::outbound(&mut activity, self.limits())?;
+        let draft = activity::outbound(&mut activity, &self.limits())?;
         let key = key.map(|key| Keyed::new(key, &draft).with(reference.as_deref()));
         let from = Origin::Backend { bot, reference };
         let shard = self.shard(&conversation);
@@ -296,7 +292,7 @@ impl Engine {
             position,
             followed.feed,
             store,
-            self.limits(),
+            &self.limits(),
         ))
     }
 
@@ -312,7 +308,7 @@ impl Engine {
         instance: &str,
         credit: Credit,
     ) -> Result<(Link, Events), Error> {
-        if !self.inner.shared.settings.bots.contains_key(bot) {
+        if !self.settings().look().bots.contains_key(bot) {
             return Err(Error::BotUnknown(bot.clone()));
         }
         self.attach(Subscriber::Bot(bot.clone()), instance, credit)
@@ -333,7 +329,7 @@ impl Engine {
         capabilities: Option<v1::ChannelCapabilities>,
         credit: Credit,
     ) -> Result<(Link, Events), Error> {
-        if !self.inner.shared.settings.channels.contains_key(channel) {
+        if !self.settings().look().channels.contains_key(channel) {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
         let subscriber = Subscriber::Egress(channel.clone());
@@ -358,7 +354,7 @@ impl Engine {
         let id = format!("{:032x}", self.random().random::<u128>());
         let (session, events) =
             Session::new(id.into(), number, subscriber.clone(), instance.to_owned());
-        session.grant(credit, self.limits())?;
+        session.grant(credit, &self.limits())?;
         let replaced = {
             let mut sessions = self.sessions();
             let key = (subscriber, instance.to_owned());
@@ -419,13 +415,14 @@ impl Engine {
         metrics
             .conversations_resident
             .set(self.inner.shared.resident.load(Ordering::Relaxed) as i64);
-        for bot in self.inner.shared.settings.bots.keys() {
+        let settings = self.settings().get();
+        for bot in settings.bots.keys() {
             let backlog = self.backlog(&Subscriber::Bot(bot.clone()));
             metrics
                 .undelivered(bot.as_str())
                 .set(backlog.undelivered as i64);
         }
-        for channel in self.inner.shared.settings.channels.keys() {
+        for channel in settings.channels.keys() {
             let backlog = self.backlog(&Subscriber::Egress(channel.clone()));
             metrics
                 .outbound(channel.as_str())
@@ -502,10 +499,10 @@ impl Engine {
         key: Option<Keyed>,
         reply: Reply,
     ) -> Result<(), Error> {
-        if !self.inner.shared.settings.channels.contains_key(channel) {
+        if !self.settings().look().channels.contains_key(channel) {
             return Err(Error::ChannelUnknown(channel.clone()));
         }
-        let draft = activity::inbound(&mut activity, self.limits())?;
+        let draft = activity::inbound(&mut activity, &self.limits())?;
         let id = draft
             .conversation
             .as_ref()
@@ -532,7 +529,7 @@ impl Engine {
     /// Waits for room for drafts, which is given back when they are decided.
     async fn room(&self, drafts: &[Draft]) -> Result<Room, Error> {
         let bytes: usize = drafts.iter().map(|draft| draft.body().len()).sum();
-        let limit = self.limits().shard_bytes;
+        let limit = self.inner.room_bytes;
         let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.inner.room);
         room.acquire_many_owned(permits)

@@ -180,7 +180,7 @@ impl Server {
         info!(%address, "listening");
         let sweeping = tokio::spawn(sweep(files, Arc::clone(engine.clock())));
         let mut failed = false;
-        let connections = connections::Connections::new(router, engine.limits());
+        let connections = connections::Connections::new(router, &engine.limits());
         let told = async {
             tokio::select! {
                 () = stop => {}

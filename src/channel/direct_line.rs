@@ -181,14 +181,17 @@ impl DirectLine {
         room: &Arc<Semaphore>,
         bytes: usize,
     ) -> Result<OwnedSemaphorePermit, Error> {
-        let limits = self.engine().limits();
-        let bytes = bytes.min(limits.direct_line_bytes);
+        let (most, timeout) = {
+            let limits = self.engine().limits();
+            (limits.direct_line_bytes, limits.body_timeout)
+        };
+        let bytes = bytes.min(most);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let clock = self.engine().clock();
         tokio::select! {
             biased;
             room = Arc::clone(room).acquire_many_owned(permits) => room.map_err(|_| Error::Busy),
-            () = clock.sleep_until(clock.now().after(limits.body_timeout)) => Err(Error::Busy),
+            () = clock.sleep_until(clock.now().after(timeout)) => Err(Error::Busy),
         }
     }
 

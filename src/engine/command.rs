@@ -36,6 +36,8 @@ pub(crate) enum Command {
         conversation: ConversationKey,
         reply: oneshot::Sender<Result<Followed, Error>>,
     },
+    /// Other settings are in force from now on.
+    Reload,
     /// No more deliveries are handed over.
     Drain,
     /// Make durable what is not yet, and end. Answers when done.

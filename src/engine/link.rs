@@ -37,7 +37,7 @@ impl Link {
     ///
     /// [`Error::CreditOutOfRange`]: the balance stays.
     pub async fn grant(&self, credit: Credit) -> Result<(), Error> {
-        self.session.grant(credit, self.engine.limits())?;
+        self.session.grant(credit, &self.engine.limits())?;
         let subscriber = &self.session.subscriber;
         self.engine
             .command_all(|| Command::Granted(subscriber.clone()))
@@ -158,7 +158,7 @@ impl Link {
         cites: Option<DeliveryId>,
         mut activity: Box<v1::Activity>,
     ) -> Result<(), Error> {
-        let draft = activity::outbound(&mut activity, self.engine.limits())?;
+        let draft = activity::outbound(&mut activity, &self.engine.limits())?;
         let session = Arc::clone(&self.session);
         let from = From::Bot {
             session: Arc::clone(&session),
@@ -207,8 +207,9 @@ impl Link {
         // four.
         let mut drafts = Vec::with_capacity(activities.len());
         for activity in &mut activities {
-            drafts.push(activity::outbound(activity, limits)?);
+            drafts.push(activity::outbound(activity, &limits)?);
         }
+        drop(limits);
         let commit = Commit {
             room: self.engine.room(&drafts).await?,
             session: Arc::clone(&self.session),
@@ -258,9 +259,8 @@ impl Link {
 
     /// Waits until the client has read enough of what it was told.
     pub async fn has_room(&self) {
-        self.session
-            .has_room(self.engine.limits().session_backlog_frames)
-            .await;
+        let frames = self.engine.limits().session_backlog_frames;
+        self.session.has_room(frames).await;
     }
 
     /// Ids by the shard that made them, in their order.

@@ -138,10 +138,11 @@ impl Engine {
 
     /// The account of the bot that a channel's new conversations begin with.
     #[must_use]
-    pub fn bot_of(&self, channel: &ChannelId) -> Option<&v1::ChannelAccount> {
-        let settings = &self.inner.shared.settings;
+    pub fn bot_of(&self, channel: &ChannelId) -> Option<v1::ChannelAccount> {
+        let settings = self.settings().look();
         let channel = settings.channels.get(channel)?;
-        settings.bots.get(&channel.bot).map(|bot| &bot.account)
+        let bot = settings.bots.get(&channel.bot)?;
+        Some(bot.account.clone())
     }
 
     /// A place among those who watch conversations, if there is one. It is free again when dropped.

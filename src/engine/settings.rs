@@ -1,7 +1,11 @@
-//! What the engine is told at start: bots, channels and limits.
+//! What the engine is told at start, and when it is configured anew: bots, channels and limits.
 
 use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::id::{BotId, ChannelId};
 use crate::limits::Limits;
@@ -66,4 +70,68 @@ pub enum Outbound {
     Queue,
     /// Users follow their conversations themselves; nothing waits.
     Watch,
+}
+
+/// The settings in force: replaced whole, while others read them.
+///
+/// A reader sees those of before or those of after, and never some of each. Two looks may see
+/// different ones, so what belongs together is taken from one.
+#[derive(Debug)]
+pub struct InForce(ArcSwap<Settings>);
+
+impl InForce {
+    /// Puts the first settings in force.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self(ArcSwap::from_pointee(settings))
+    }
+
+    /// The settings, to be kept for as long as one likes.
+    #[must_use]
+    pub fn get(&self) -> Arc<Settings> {
+        self.0.load_full()
+    }
+
+    /// A short look at them, which writes to nothing that other threads do: for what happens with
+    /// every frame. Not to be kept over long waits: a thread has few places for looks, and those
+    /// beyond cost as much as [`get`](Self::get).
+    #[must_use]
+    pub fn look(&self) -> Look {
+        Look(self.0.load())
+    }
+
+    /// Puts others in force.
+    pub(crate) fn replace(&self, settings: Arc<Settings>) {
+        self.0.store(settings);
+    }
+}
+
+/// A short look at the settings in force.
+pub struct Look(Guard<Arc<Settings>>);
+
+impl Deref for Look {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+impl Look {
+    /// The limits alone.
+    #[must_use]
+    pub(crate) fn limits(self) -> LimitsInForce {
+        LimitsInForce(self)
+    }
+}
+
+/// A short look at the limits in force.
+pub struct LimitsInForce(Look);
+
+impl Deref for LimitsInForce {
+    type Target = Limits;
+
+    fn deref(&self) -> &Limits {
+        &self.0.limits
+    }
 }

@@ -42,7 +42,7 @@ use crate::engine::conversation::Conversation;
 use crate::engine::lock;
 use crate::engine::round::Round;
 use crate::engine::session::{self, Session, Subscriber};
-use crate::engine::settings::Settings;
+use crate::engine::settings::{self, Settings};
 use crate::id::{ChannelId, ConversationKey, ConversationNumber, DeliveryId};
 use crate::metrics::Metrics;
 use crate::proto::v1;
@@ -61,7 +61,8 @@ const SORTED_PER_ROUND: usize = 64;
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) settings: Settings,
+    /// For those who are no shard, which keeps its own.
+    pub(crate) settings: settings::InForce,
     pub(crate) metrics: Arc<Metrics>,
     /// How often the store was opened: the high part of every delivery id.
     pub(crate) epoch: u32,
@@ -203,6 +204,8 @@ struct Place {
 pub(crate) struct Shard {
     index: u8,
     shared: Arc<Shared>,
+    /// What each command is decided by: replaced between two of them.
+    settings: Arc<Settings>,
     ids: Ids,
     conversations: Slab<Conversation>,
     slots: HashMap<ConversationKey, usize>,
@@ -240,6 +243,7 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(index: u8, shared: Arc<Shared>, live: VecDeque<ConversationKey>) -> Self {
         let now = shared.clock.now();
+        let settings = shared.settings.get();
         let ids = Ids {
             epoch: shared.epoch,
             shard: index,
@@ -263,7 +267,7 @@ impl Shard {
             next_reading: now.after(READ_AGAIN),
             unfinished: false,
             pump_next: Vec::new(),
-            random: SmallRng::seed_from_u64(shared.settings.seed ^ u64::from(index)),
+            random: SmallRng::seed_from_u64(settings.seed ^ u64::from(index)),
             disk: append::Disk::default(),
             retention: retention::Progress::default(),
             next_tick: now.after(TICK),
@@ -271,6 +275,7 @@ impl Shard {
             draining: false,
             flight: None,
             kept: filter::Filter::default(),
+            settings,
             shared,
         }
     }
@@ -279,14 +284,16 @@ impl Shard {
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut inbox = Vec::new();
         let mut alarm: Option<(Timestamp, crate::clock::Sleep)> = None;
-        let most = self.shared.settings.limits.shard_round;
         let mut round: Option<Round> = None;
         let mut stop = None;
         let mut writing: Option<write::Writing> = None;
         loop {
+            let most = self.settings.limits.shard_round;
             if let Some(task) = &mut writing {
-                // The next round is decided while one is written, and ends when that has landed.
-                let room = most - round.as_ref().map_or(0, |round| round.decided);
+                // The next round is decided while one is written, and ends when that has landed. It
+                // may have more commands already than new settings allow.
+                let decided = round.as_ref().map_or(0, |round| round.decided);
+                let room = most.saturating_sub(decided);
                 tokio::select! {
                     biased;
                     written = task => {
@@ -405,6 +412,8 @@ impl Shard {
                 let followed = self.follow(&conversation, round);
                 round.followed(reply, followed);
             }
+            // Whichever they are by now: of two reloads, the later one stays everywhere.
+            Command::Reload => self.settings = self.shared.settings.get(),
             Command::Drain => self.draining = true,
             Command::Stop(done) => return Some(done),
         }

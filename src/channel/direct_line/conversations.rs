@@ -130,7 +130,7 @@ impl DirectLine {
             client_activity_id,
         } = posted;
         // Before anyone is told of its user: what is refused leaves nothing behind.
-        activity::validate::inbound(&activity, self.engine().limits())
+        activity::validate::inbound(&activity, &self.engine().limits())
             .map_err(engine::Error::from)?;
         let from = activity.from.clone().unwrap_or_default();
         self.check_is_user(key, &from)?;
@@ -223,7 +223,7 @@ impl DirectLine {
         user: Option<v1::ChannelAccount>,
         locale: Option<String>,
     ) -> Result<bool, Error> {
-        let bot = self.engine().bot_of(&key.channel).cloned();
+        let bot = self.engine().bot_of(&key.channel);
         let bot = bot.ok_or_else(|| engine::Error::ChannelUnknown(key.channel.clone()))?;
         let from = user.clone().unwrap_or_else(|| bot.clone());
         let members = std::iter::once(bot).chain(user).collect();

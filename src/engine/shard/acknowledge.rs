@@ -75,7 +75,7 @@ impl Shard {
             ..
         } = request;
         let is_egress = session.is_egress();
-        let most = self.shared.settings.limits.ack_ids;
+        let most = self.settings.limits.ack_ids;
         for &id in deliveries {
             let outcome = match self.held_by(session, id) {
                 Some(place) => {
@@ -139,7 +139,7 @@ impl Shard {
             let Some(Place { slot, seat }) = self.held_by(session, id) else {
                 continue;
             };
-            let settings = &self.shared.settings;
+            let settings = &self.settings;
             let taken = &mut self.conversations[slot].seats[seat];
             let by = match (by, &taken.reader) {
                 (Some(by), _) => by,
@@ -163,7 +163,7 @@ impl Shard {
             delivery,
             drafts,
         } = commit;
-        let most = self.shared.settings.limits.ack_ids;
+        let most = self.settings.limits.ack_ids;
         let refused = |error| Refused {
             frame,
             error,

@@ -135,7 +135,7 @@ impl Shard {
         {
             return Ok(repeated);
         }
-        let closes = self.shared.settings.channels.get(&key.channel);
+        let closes = self.settings.channels.get(&key.channel);
         if closes.is_some_and(|channel| channel.end_closes)
             && slot.is_some_and(|slot| self.conversations[slot].ended)
         {
@@ -251,7 +251,7 @@ impl Shard {
             .iter()
             .filter_map(|seat| match &seat.reader {
                 // One that is not registered any more speaks no more.
-                Reader::Bot(bot) => self.shared.settings.bots.contains_key(bot).then_some(bot),
+                Reader::Bot(bot) => self.settings.bots.contains_key(bot).then_some(bot),
                 Reader::Egress => None,
             });
         match (bots.next(), bots.next()) {
@@ -263,7 +263,7 @@ impl Shard {
     /// Refuses appends while the disk has less room than the reserve. Acks are taken: they are small,
     /// and finishing work frees what waits.
     pub(super) fn check_disk(&mut self, now: Timestamp) -> Result<(), Error> {
-        let reserve_bytes = self.shared.settings.limits.disk_reserve_bytes;
+        let reserve_bytes = self.settings.limits.disk_reserve_bytes;
         let fresh = |checked: Timestamp| now >= checked && now.since(checked) < DISK_CHECK_INTERVAL;
         if !self.disk.checked.is_some_and(fresh) {
             let full = self.shared.store.free_bytes()? < reserve_bytes;
@@ -294,7 +294,7 @@ impl Shard {
         is_group: bool,
         round: &mut Round,
     ) -> Result<usize, Error> {
-        let channels = &self.shared.settings.channels;
+        let channels = &self.settings.channels;
         let unknown = || Error::ChannelUnknown(key.channel.clone());
         let channel = channels.get(&key.channel).ok_or_else(unknown)?;
         let mut cursors = vec![(Reader::Bot(channel.bot.clone()), Cursor::default())];
@@ -302,7 +302,6 @@ impl Shard {
             cursors.push((Reader::Egress, Cursor::default()));
         }
         let account = self
-            .shared
             .settings
             .bots
             .get(&channel.bot)
@@ -395,9 +394,7 @@ impl Shard {
         let timestamp = self.conversations[slot].stamp(round.now);
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
-        let account = author
-            .bot()
-            .and_then(|bot| self.shared.settings.bots.get(bot));
+        let account = author.bot().and_then(|bot| self.settings.bots.get(bot));
         // An update or a deletion has the id of the message that it changes.
         let id = match &draft.id {
             Some(id) => id.as_str().into(),

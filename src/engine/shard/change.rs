@@ -106,7 +106,7 @@ impl Shard {
         channel: &ChannelId,
         capability: impl Fn(&v1::ChannelCapabilities) -> bool,
     ) -> bool {
-        let configured = self.shared.settings.channels.get(channel);
+        let configured = self.settings.channels.get(channel);
         configured.is_some_and(|channel| capability(&channel.capabilities))
             || self.shared.declared().get(channel).is_some_and(capability)
     }

@@ -100,12 +100,7 @@ impl Shard {
         let taken = &mut self.conversations[slot].seats[seat];
         let attempts = taken.subscription.cursor().attempts;
         let most = match &taken.reader {
-            Reader::Bot(bot) => self
-                .shared
-                .settings
-                .bots
-                .get(bot)
-                .map(|bot| bot.delivery_attempts),
+            Reader::Bot(bot) => self.settings.bots.get(bot).map(|bot| bot.delivery_attempts),
             // A channel that is out for hours loses nothing: retention alone bounds its attempts.
             Reader::Egress => None,
         };
@@ -199,7 +194,7 @@ impl Shard {
     /// The first that finds no room stops the rest: a large activity is not overtaken by small ones
     /// for ever.
     fn pump(&mut self, subscriber: usize, round: &mut Round) {
-        let most = self.shared.settings.limits.shard_round;
+        let most = self.settings.limits.shard_round;
         while !self.subscribers[subscriber].queue.is_empty() && self.has_room(subscriber) {
             if round.handed_over >= most {
                 self.pump_next.push(subscriber);
@@ -314,7 +309,7 @@ impl Shard {
         let taken = &mut conversation.seats[place.seat];
         let deadline = match &taken.reader {
             Reader::Bot(bot) => {
-                let deadline = self.shared.settings.delivery_deadline(bot);
+                let deadline = self.settings.delivery_deadline(bot);
                 Some(round.now.after(deadline))
             }
             Reader::Egress => None,

@@ -89,7 +89,7 @@ impl Shard {
     /// unless none of them is registered any more. Who joins so has seen everything up to now.
     fn seats(&mut self, key: &ConversationKey, stored: &Stored, round: &mut Round) -> Vec<Seat> {
         let mut readers = stored.cursors.clone();
-        let settings = &self.shared.settings;
+        let settings = &self.settings;
         if let Some(Channel { bot, outbound, .. }) = settings.channels.get(&key.channel) {
             let here_now = Cursor {
                 finished: stored.last,
@@ -173,7 +173,7 @@ impl Shard {
     /// ago when there are too many. What waits for a subscriber without room goes, too: its place in
     /// the subscriber's queue brings it back.
     pub(super) fn let_go(&mut self, round: &mut Round) {
-        let limits = &self.shared.settings.limits;
+        let limits = &self.settings.limits;
         let (idle, most) = (limits.conversation_idle, limits.conversations_idle);
         let excess = self.leaving.len().saturating_sub(most);
         for _ in 0..LOOKED_AT.max(excess).min(self.leaving.len()) {

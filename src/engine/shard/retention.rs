@@ -58,13 +58,13 @@ impl Shard {
     /// The generation that results of keyed appends are written to at a time. Results are looked up
     /// in it and in the one before, so that each is found for one to two times the retention.
     pub(super) fn generation(&self, now: Timestamp) -> u32 {
-        let retention = self.shared.settings.limits.idempotency_retention;
+        let retention = self.settings.limits.idempotency_retention;
         keys::generation(now, retention.as_millis().max(1) as u64)
     }
 
     /// Notes that a conversation has an append in this hour.
     pub(super) fn note_bucket(&mut self, slot: usize, round: &mut Round) {
-        if self.shared.settings.limits.log_retention.is_zero() {
+        if self.settings.limits.log_retention.is_zero() {
             return;
         }
         let conversation = &mut self.conversations[slot];
@@ -105,12 +105,12 @@ impl Shard {
     }
 
     fn retain_log(&mut self, after: &[u8], round: &mut Round) -> Result<Pass, Error> {
-        let retention = self.shared.settings.limits.log_retention;
+        let retention = self.settings.limits.log_retention;
         if retention.is_zero() {
             return Ok(Pass::Done);
         }
         let cutoff = Timestamp(round.now.0.saturating_sub(retention.as_millis() as u64));
-        let shards = self.shared.settings.shards;
+        let shards = self.settings.shards;
         let mut notes = Vec::new();
         let mut looked_at = None;
         let due = KeyRange::expiry_before(bucket(cutoff)).after(after);
@@ -169,7 +169,7 @@ impl Shard {
             .min();
         let page = Page {
             entries: REMOVED_PER_ROUND,
-            bytes: self.shared.settings.limits.page_bytes,
+            bytes: self.settings.limits.page_bytes,
         };
         let old = log::read(
             &*self.shared.store,

@@ -48,7 +48,7 @@ impl Shard {
     pub(super) fn write(&mut self, mut round: Round, here: bool) -> Option<Writing> {
         let changed = self.put_heads(&mut round);
         if round.batch.is_empty() {
-            round.conclude(&self.shared.settings.limits);
+            round.conclude(&self.settings.limits);
             return None;
         }
         let batch = std::mem::take(&mut round.batch);
@@ -91,7 +91,7 @@ impl Shard {
                 for (slot, last) in changed {
                     self.conversations[slot].durable = last;
                 }
-                round.conclude(&self.shared.settings.limits);
+                round.conclude(&self.settings.limits);
                 open
             }
             Err(failure) => {
