@@ -42,6 +42,21 @@ pub(super) struct Answered {
     locale: Option<String>,
 }
 
+impl Answered {
+    /// What an answer to an activity is an answer to.
+    pub(super) fn to(entry: &Entry) -> Self {
+        Self {
+            reply_to_id: Some(entry.activity_id.to_string()),
+            // What a channel says in the bot's name, as that it was added, is for the user.
+            recipient: Outline::decode(&*entry.activity)
+                .ok()
+                .and_then(|outline| outline.from)
+                .filter(|from| from.role.as_deref() != Some("bot")),
+            locale: None,
+        }
+    }
+}
+
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append {
@@ -182,7 +197,7 @@ impl Shard {
         }
         let answered = match cites {
             Some(id) => match self.held_by(session, id) {
-                Some(place) if place.slot == slot => self.answered(place),
+                Some(place) if place.slot == slot => self.answered(place, id),
                 Some(_) => {
                     return Err(Error::DeliveryElsewhere {
                         delivery: id,
@@ -339,24 +354,14 @@ impl Shard {
             round.batch.put(&listing, Bytes::new());
         }
         debug!(conversation.id = %key, "started");
-        Ok(self.admit(key, stored, round))
+        self.admit(key, stored, round)
     }
 
     /// What a delivery's answer is an answer to.
-    pub(super) fn answered(&self, place: Place) -> Answered {
+    pub(super) fn answered(&self, place: Place, delivery: DeliveryId) -> Answered {
         let seat = &self.conversations[place.slot].seats[place.seat];
-        let Some(entry) = seat.subscription.first() else {
-            return Answered::default();
-        };
-        Answered {
-            reply_to_id: Some(entry.activity_id.to_string()),
-            // What a channel says in the bot's name, as that it was added, is for the user.
-            recipient: Outline::decode(&*entry.activity)
-                .ok()
-                .and_then(|outline| outline.from)
-                .filter(|from| from.role.as_deref() != Some("bot")),
-            locale: None,
-        }
+        let entry = seat.subscription.entry_of(delivery);
+        entry.map_or_else(Answered::default, |entry| Answered::to(entry))
     }
 
     fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {

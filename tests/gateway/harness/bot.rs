@@ -92,6 +92,7 @@ pub(crate) struct Bot {
     pub(crate) welcome: v1::Welcome,
     /// Sends are numbered, each key used once.
     sends: u64,
+    scissors: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Bot {
@@ -107,6 +108,7 @@ impl Bot {
             pending: VecDeque::new(),
             welcome: v1::Welcome::default(),
             sends: 0,
+            scissors: Some(Box::new(wire.scissors())),
         })
     }
 
@@ -123,6 +125,13 @@ impl Bot {
             .expect("it has not said that it is done");
         // A stream that is over is noticed by whoever reads.
         let _ = frames.send(v1::SubscribeRequest { frame });
+    }
+
+    /// Breaks the connection.
+    pub(super) fn cut(mut self) {
+        if let Some(cut) = self.scissors.take() {
+            cut();
+        }
     }
 
     /// Says that no more frames come.
@@ -265,6 +274,14 @@ impl Bot {
         let error = self.next("an Error frame", error).await;
         assert_eq!(error.reason, reason, "{error:?}");
         error
+    }
+
+    pub(crate) async fn expect_revoked(&mut self) -> v1::Revoked {
+        let revoked = |frame: &Frame| match frame {
+            Frame::Revoked(revoked) => Some(revoked.clone()),
+            _ => None,
+        };
+        self.next("a Revoked frame", revoked).await
     }
 
     pub(crate) async fn expect_drain(&mut self) -> v1::Drain {
