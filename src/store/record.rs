@@ -193,6 +193,15 @@ pub fn decode_receipt(key: &Key<'_>, value: Bytes) -> Result<storage::Receipt, E
     decode(key, value)
 }
 
+/// Reads the value of a [`Key::State`]; the content, encoded, shares the memory of `value`.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_state(key: &Key<'_>, value: Bytes) -> Result<storage::StateDocument, Error> {
+    decode(key, value)
+}
+
 fn decode<M: Message + Default>(key: &Key<'_>, value: Bytes) -> Result<M, Error> {
     M::decode(value).map_err(|error| Error::Corrupt {
         what: format!("the record `{key}` cannot be decoded: {error}"),
