@@ -14,7 +14,7 @@ use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
-use crate::id::{ConversationNumber, DeliveryId};
+use crate::id::{ConversationNumber, DeliveryId, Etag};
 use crate::limits::Limits;
 use crate::store::keys::{Key, OnceDigest};
 use crate::store::{Batch, Durability, record};
@@ -36,6 +36,8 @@ pub(crate) struct Round {
     pub(crate) removed_members: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
+    /// Encoded keys of the documents that it writes, one for each write.
+    pub(crate) documents: Vec<Vec<u8>>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -53,6 +55,10 @@ enum Effect {
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
     ),
+    Written(
+        oneshot::Sender<Result<Option<Etag>, Error>>,
+        Result<Option<Etag>, Error>,
+    ),
 }
 
 impl Round {
@@ -67,6 +73,7 @@ impl Round {
             handed_over: 0,
             removed_members: HashSet::new(),
             results: HashMap::new(),
+            documents: Vec::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -122,6 +129,15 @@ impl Round {
         self.effects.push(Effect::Followed(reply, followed));
     }
 
+    /// Answers who wanted a document written.
+    pub(crate) fn written(
+        &mut self,
+        reply: oneshot::Sender<Result<Option<Etag>, Error>>,
+        written: Result<Option<Etag>, Error>,
+    ) {
+        self.effects.push(Effect::Written(reply, written));
+    }
+
     /// Tells everyone, now that the round is as durable as it asked for.
     pub(crate) fn conclude(self, limits: &Limits) {
         for effect in self.effects {
@@ -135,6 +151,7 @@ impl Round {
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
+                Effect::Written(reply, written) => drop(reply.send(written)),
             }
         }
     }
@@ -158,6 +175,9 @@ impl Round {
                 Effect::Publish(..) => {}
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
+                }
+                Effect::Written(reply, written) => {
+                    drop(reply.send(written.and_then(|_| Err(why()))));
                 }
             }
         }

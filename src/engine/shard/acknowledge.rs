@@ -103,6 +103,7 @@ impl Shard {
                         id,
                         outcome,
                         appended: Vec::new(),
+                        etags: Vec::new(),
                     };
                     round.acked(session, *frame, acked, most);
                 }
@@ -153,8 +154,8 @@ impl Shard {
         }
     }
 
-    /// Appends answers and finishes their delivery. A round is written whole or not at all, and so is
-    /// what one command put into it: nothing more is needed for all or nothing.
+    /// Appends answers, writes documents and finishes the delivery. A round is written whole or not at
+    /// all, and so is what one command put into it: nothing more is needed for all or nothing.
     pub(super) fn commit(&mut self, commit: Commit, round: &mut Round) {
         let Commit {
             room: _room,
@@ -162,6 +163,7 @@ impl Shard {
             frame,
             delivery,
             drafts,
+            writes,
         } = commit;
         let most = self.settings.limits.ack_ids;
         let refused = |error| Refused {
@@ -177,6 +179,7 @@ impl Shard {
                 id: delivery,
                 outcome,
                 appended: Vec::new(),
+                etags: Vec::new(),
             };
             return round.acked(&session, frame, acked, most);
         };
@@ -195,7 +198,13 @@ impl Shard {
         if let Err(error) = checked {
             return round.tell(&session, Event::Refused(refused(error)));
         }
+        // The last that can refuse: what is claimed is written.
+        let claims = match self.claim(&bot, &writes) {
+            Ok(claims) => claims,
+            Err(error) => return round.tell(&session, Event::Refused(refused(error))),
+        };
         round.must_be_durable();
+        let etags = self.write_documents(&bot, &writes, claims, round);
         let answered = self.answered(place);
         // Collected, they would stay in the much larger allocation of the drafts.
         let mut appended = Vec::with_capacity(drafts.len());
@@ -210,6 +219,7 @@ impl Shard {
             id: delivery,
             outcome: Outcome::Ok,
             appended,
+            etags,
         };
         round.acked(&session, frame, acked, most);
     }
