@@ -19,6 +19,7 @@ mod round;
 pub mod session;
 pub mod settings;
 mod shard;
+pub mod state;
 pub mod terms;
 
 use std::collections::{HashMap, VecDeque};
@@ -32,7 +33,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
-use crate::activity::{self, Draft};
+use crate::activity;
 use crate::clock::Clock;
 use crate::id::{BotId, ChannelId, ConversationId, ConversationKey, DeliveryId};
 use crate::metrics::Metrics;
@@ -136,6 +137,7 @@ impl Engine {
             resident: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
             failed: Notify::new(),
+            pending: shard::pending::Pending::default(),
         });
         let mut shards = Vec::new();
         let mut tasks = Vec::new();
@@ -247,7 +249,7 @@ impl Engine {
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
         let append = Append {
-            room: self.room(std::slice::from_ref(&draft)).await?,
+            room: self.room(draft.body().len()).await?,
             conversation,
             draft,
             from,
@@ -427,7 +429,7 @@ impl Engine {
         let key = key.or_else(own);
         let conversation = Some(conversation);
         let append = Append {
-            room: self.room(std::slice::from_ref(&draft)).await?,
+            room: self.room(draft.body().len()).await?,
             conversation,
             draft,
             from: Origin::Channel,
@@ -437,9 +439,8 @@ impl Engine {
         self.command(shard, Command::Append(Box::new(append))).await
     }
 
-    /// Waits for room for drafts, which is given back when they are decided.
-    async fn room(&self, drafts: &[Draft]) -> Result<Room, Error> {
-        let bytes: usize = drafts.iter().map(|draft| draft.body().len()).sum();
+    /// Waits for room for so many bytes of a command, which is given back when it is decided.
+    async fn room(&self, bytes: usize) -> Result<Room, Error> {
         let limit = self.inner.room_bytes;
         let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.inner.room);
@@ -496,10 +497,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Which of `shards` owns a conversation.
 fn shard_of(conversation: &ConversationKey, shards: usize) -> usize {
+    hashed(conversation, shards)
+}
+
+/// One of `shards`, by what is hashed.
+fn hashed(what: &impl Hash, shards: usize) -> usize {
     if shards == 1 {
         return 0;
     }
     let mut hasher = DefaultHasher::new();
-    conversation.hash(&mut hasher);
+    what.hash(&mut hasher);
     (hasher.finish() % shards as u64) as usize
 }

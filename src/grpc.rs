@@ -7,6 +7,7 @@ mod channels;
 mod conversations;
 mod convert;
 mod page;
+mod state;
 mod stream;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::proto;
 use crate::proto::server::bot_service_server::BotServiceServer;
 use crate::proto::server::channel_service_server::ChannelServiceServer;
 use crate::proto::server::conversation_service_server::ConversationServiceServer;
+use crate::proto::server::state_service_server::StateServiceServer;
 
 /// The services on one set of routes. Health and reflection are open to everyone: they say nothing
 /// about conversations.
@@ -39,6 +41,8 @@ pub async fn routes(
         .max_decoding_message_size(limit);
     let conversations = ConversationServiceServer::new(conversations::Service::new(engine.clone()))
         .max_decoding_message_size(limit);
+    let state = StateServiceServer::new(state::Service::new(engine.clone()))
+        .max_decoding_message_size(limit);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_serving::<BotServiceServer<bots::Service>>()
@@ -49,6 +53,9 @@ pub async fn routes(
     reporter
         .set_serving::<ConversationServiceServer<conversations::Service>>()
         .await;
+    reporter
+        .set_serving::<StateServiceServer<state::Service>>()
+        .await;
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -56,7 +63,8 @@ pub async fn routes(
     };
     Ok(Routes::new(InterceptedService::new(bots, check.clone()))
         .add_service(InterceptedService::new(channels, check.clone()))
-        .add_service(InterceptedService::new(conversations, check))
+        .add_service(InterceptedService::new(conversations, check.clone()))
+        .add_service(InterceptedService::new(state, check))
         .add_service(health)
         .add_service(descriptors().build_v1()?)
         // What older tools still ask for.

@@ -124,6 +124,16 @@ impl fmt::Display for DeliveryId {
     }
 }
 
+/// One version of a document that a bot keeps. Made as delivery ids are, and like them never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Etag(pub u64);
+
+impl fmt::Display for Etag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Tells an earlier holder of a conversation from a later one: it only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence(pub u64);

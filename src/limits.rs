@@ -35,6 +35,12 @@ pub struct Limits {
     pub ack_ids: usize,
     /// Most activities in one Commit. Default 64.
     pub commit_sends: usize,
+    /// Most state writes in one Commit. Default 16.
+    pub commit_state_writes: usize,
+    /// Largest state document, in bytes encoded. Default 256 KiB.
+    pub state_document_bytes: usize,
+    /// Longest name of a state document, in bytes. Default 256.
+    pub state_name_bytes: usize,
     /// Longest idempotency key, in bytes. Default 256.
     pub key_bytes: usize,
     /// Longest wait for a stream's first frame. Default 10 s.
@@ -122,6 +128,9 @@ impl Default for Limits {
             attachment_retention: 7 * 24 * HOUR,
             ack_ids: 1_000,
             commit_sends: 64,
+            commit_state_writes: 16,
+            state_document_bytes: 256 * KIB,
+            state_name_bytes: 256,
             key_bytes: 256,
             hello_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(20),

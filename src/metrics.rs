@@ -33,6 +33,8 @@ pub struct Metrics {
     pub acks: AckOutcomes,
     /// Sends, by whatever way they came.
     pub sends: SendOutcomes,
+    /// Writes of documents, with commits and without.
+    pub state_writes: StateWriteOutcomes,
     /// Deliveries parked in the dead letters.
     pub dead_letters: Counter,
     /// Open streams now.
@@ -98,6 +100,19 @@ pub struct SendOutcomes {
     pub failed: Counter,
 }
 
+/// A counter for each outcome of a write of a document.
+#[derive(Clone, Debug)]
+pub struct StateWriteOutcomes {
+    /// Written or removed; durable unless the round failed.
+    pub written: Counter,
+    /// Its condition did not hold. Nothing was written, nor the rest of its commit.
+    pub stale: Counter,
+    /// Another write of the document was under way. Nothing was written, nor the rest of its commit.
+    pub busy: Counter,
+    /// The store could not be read.
+    pub failed: Counter,
+}
+
 /// A gauge for each kind of stream.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -121,6 +136,7 @@ impl Metrics {
         );
         let acks = counters(r, "acks", "Acknowledgements of deliveries");
         let sends = counters(r, "sends", "Sends of bots and backends");
+        let state_writes = counters(r, "state_writes", "Writes of state documents");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
         let sessions_away = Gauge::default();
@@ -166,6 +182,12 @@ impl Metrics {
                 stale: resolve(&sends, "outcome", "stale"),
                 refused: resolve(&sends, "outcome", "refused"),
                 failed: resolve(&sends, "outcome", "failed"),
+            },
+            state_writes: StateWriteOutcomes {
+                written: resolve(&state_writes, "outcome", "written"),
+                stale: resolve(&state_writes, "outcome", "stale"),
+                busy: resolve(&state_writes, "outcome", "busy"),
+                failed: resolve(&state_writes, "outcome", "failed"),
             },
             dead_letters: counter(r, "dead_letters", "Deliveries parked in the dead letters"),
             sessions_away,
@@ -311,6 +333,7 @@ mod tests {
         metrics.activities_appended.bot.inc();
         metrics.acks.stale.inc_by(2);
         metrics.sends.failed.inc();
+        metrics.state_writes.stale.inc();
         metrics.sessions.channel.set(3);
         metrics.undelivered("echo").set(4);
         metrics.rpc_error("BOT_UNKNOWN");
@@ -324,6 +347,7 @@ mod tests {
             "turnwire_redeliveries_total 0",
             "turnwire_acks_total{outcome=\"stale\"} 2",
             "turnwire_sends_total{outcome=\"failed\"} 1",
+            "turnwire_state_writes_total{outcome=\"stale\"} 1",
             "turnwire_dead_letters_total 0",
             "turnwire_sessions{kind=\"channel\"} 3",
             "turnwire_watchers 0",

@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{debug, warn};
 
 use crate::channel::direct_line;
-use crate::engine::{Error, FrameError};
+use crate::engine::{Error, FrameError, state};
 use crate::proto::v1;
 use crate::{activity, auth};
 
@@ -185,6 +185,19 @@ impl Failure {
                 fact("limit", format!("commit_sends={limit}"));
                 fact("value", count.to_string());
             }
+            Self::Engine(Error::Frame(FrameError::TooManyStateWrites { count, limit })) => {
+                fact("limit", format!("commit_state_writes={limit}"));
+                fact("value", count.to_string());
+            }
+            Self::Engine(Error::State(state::Error::TooLarge { allowed, actual })) => {
+                fact("limit", format!("state_document_bytes={allowed}"));
+                fact("value", actual.to_string());
+            }
+            Self::Engine(Error::State(
+                state::Error::Stale { name }
+                | state::Error::Busy { name }
+                | state::Error::Unknown(name),
+            )) => fact("document", name.clone()),
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
             }
@@ -281,6 +294,15 @@ pub fn row(error: &Error) -> Row {
             ("STORE_FAILED", Code::Unavailable, 503, Uncertain)
         }
         Error::StoreFailed(_) => ("STORE_FAILED", Code::Unavailable, 503, Later),
+        Error::State(state::Error::Stale { .. }) => ("STATE_STALE", Code::Aborted, 412, Never),
+        Error::State(state::Error::Busy { .. }) => ("STATE_BUSY", Code::Aborted, 409, Later),
+        Error::State(state::Error::TooLarge { .. }) => {
+            ("STATE_TOO_LARGE", Code::InvalidArgument, 413, Never)
+        }
+        Error::State(state::Error::Shape(_)) => {
+            ("STATE_INVALID", Code::InvalidArgument, 400, Never)
+        }
+        Error::State(state::Error::Unknown(_)) => ("STATE_UNKNOWN", Code::NotFound, 404, Never),
         Error::FollowAgain => ("FOLLOW_AGAIN", Code::Unavailable, 503, Later),
         Error::Frame(FrameError::Unknown) => ("FRAME_UNKNOWN", Code::InvalidArgument, 400, Never),
         Error::Frame(FrameError::HelloRepeated) => {
@@ -294,6 +316,9 @@ pub fn row(error: &Error) -> Row {
         }
         Error::Frame(FrameError::TooManySends { .. }) => {
             ("TOO_MANY_SENDS", Code::InvalidArgument, 400, Never)
+        }
+        Error::Frame(FrameError::TooManyStateWrites { .. }) => {
+            ("TOO_MANY_STATE_WRITES", Code::InvalidArgument, 400, Never)
         }
         Error::FrameUnreadable { .. } => ("FRAME_UNREADABLE", Code::InvalidArgument, 400, Never),
         Error::HeartbeatMissed(_) => ("HEARTBEAT_MISSED", Code::DeadlineExceeded, 408, Later),

@@ -19,7 +19,7 @@ pub mod memory;
 pub mod contract;
 
 pub use embedded::Embedded;
-pub use keys::{Key, KeyRange, ListBy, Table};
+pub use keys::{About, Key, KeyRange, ListBy, Table};
 pub use memory::Memory;
 
 /// A place that keeps records by key.

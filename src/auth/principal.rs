@@ -80,6 +80,19 @@ impl Principal {
         self.open || self.has(&Role::Backend) || self.has(&Role::Reader) || self.has(&Role::Admin)
     }
 
+    /// Whether it may read the documents that `bot` keeps.
+    #[must_use]
+    pub fn may_read_state(&self, bot: &BotId) -> bool {
+        self.may_be_bot(bot) || self.may_read_all()
+    }
+
+    /// Whether it may write the documents that `bot` keeps. A backend may not: it speaks for a bot, and a
+    /// bot's memory is its own.
+    #[must_use]
+    pub fn may_write_state(&self, bot: &BotId) -> bool {
+        self.may_be_bot(bot) || self.may_administer()
+    }
+
     /// Whether it may look after the gateway: dead letters, sessions, drain.
     #[must_use]
     pub fn may_administer(&self) -> bool {
@@ -149,6 +162,25 @@ mod tests {
     }
 
     #[test]
+    fn documents_of_a_bot_are_written_by_it_and_by_admins_and_read_by_all_who_read() {
+        for (role, reads, writes) in [
+            ("bot:echo", true, true),
+            ("admin", true, true),
+            ("backend", true, false),
+            ("reader", true, false),
+            ("bot:other", false, false),
+            ("channel:echo", false, false),
+        ] {
+            assert_eq!(with(&[role]).may_read_state(&bot("echo")), reads, "{role}");
+            assert_eq!(
+                with(&[role]).may_write_state(&bot("echo")),
+                writes,
+                "{role}"
+            );
+        }
+    }
+
+    #[test]
     fn only_the_channel_itself_may_use_it() {
         let web = ChannelId::from("web");
         assert!(with(&["channel:web"]).may_use_channel(&web));
@@ -182,12 +214,14 @@ mod tests {
                 principal.may_speak_for(&bot("echo")),
                 principal.may_use_channel(&"web".into()),
                 principal.may_read_all(),
+                principal.may_read_state(&bot("echo")),
+                principal.may_write_state(&bot("echo")),
                 principal.may_administer(),
                 principal.sees(&"web".into(), &[bot("echo")]),
                 principal.is_open(),
             ]
         };
-        assert_eq!(ask(&Principal::open()), [true; 7]);
-        assert_eq!(ask(&with(&[])), [false; 7]);
+        assert_eq!(ask(&Principal::open()), [true; 9]);
+        assert_eq!(ask(&with(&[])), [false; 9]);
     }
 }

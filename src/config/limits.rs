@@ -38,6 +38,9 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         attachment_retention,
         ack_ids,
         commit_sends,
+        commit_state_writes,
+        state_document_bytes,
+        state_name_bytes,
         key_bytes,
         hello_timeout,
         heartbeat_interval,
@@ -90,6 +93,14 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     );
     count(t, "ack_ids", ack_ids, 1..=100_000);
     count(t, "commit_sends", commit_sends, 1..=1_000);
+    count(t, "commit_state_writes", commit_state_writes, 1..=1_000);
+    size(
+        t,
+        "state_document_bytes",
+        state_document_bytes,
+        KIB..=64 * MIB,
+    );
+    size(t, "state_name_bytes", state_name_bytes, 16..=4 * KIB);
     size(t, "key_bytes", key_bytes, 16..=4 * KIB);
     time(t, "hello_timeout", hello_timeout, SECOND..=MINUTE);
     time(

@@ -11,7 +11,8 @@ use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Appended, Session};
-use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
+use crate::engine::state::Write;
+use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Etag, Sequence};
 use crate::proto::v1;
 use crate::store::record;
 
@@ -21,6 +22,7 @@ use crate::store::record;
 pub(crate) enum Command {
     Append(Box<Append>),
     Commit(Box<Commit>),
+    WriteState(Box<WriteState>),
     Ack(Acknowledge),
     Nack(Acknowledge, Nack),
     Extend {
@@ -176,7 +178,7 @@ pub struct Dealt {
     pub more: bool,
 }
 
-/// Activities to append as the answer to a delivery, which they finish.
+/// Activities to append as the answer to a delivery, which they finish, and documents to write.
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) room: Room,
@@ -184,6 +186,17 @@ pub(crate) struct Commit {
     pub(crate) frame: u64,
     pub(crate) delivery: DeliveryId,
     pub(crate) drafts: Vec<Draft>,
+    /// Documents of the bot to write with it.
+    pub(crate) writes: Vec<Write>,
+}
+
+/// A document to write or to remove, without a commit.
+#[derive(Debug)]
+pub(crate) struct WriteState {
+    pub(crate) room: Room,
+    pub(crate) bot: BotId,
+    pub(crate) write: Write,
+    pub(crate) reply: oneshot::Sender<Result<Option<Etag>, Error>>,
 }
 
 /// Deliveries to finish or to give back.

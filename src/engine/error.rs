@@ -1,5 +1,6 @@
 //! What the engine can refuse or fail at.
 
+use crate::engine::state;
 use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
 use crate::{activity, store};
 
@@ -110,6 +111,9 @@ pub enum Error {
     /// A followed conversation has left memory under its followers.
     #[error("following was interrupted; follow again after the last sequence seen")]
     FollowAgain,
+    /// A document is not read or written.
+    #[error(transparent)]
+    State(#[from] state::Error),
     /// A frame of a stream breaks a rule of sessions.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -158,6 +162,14 @@ pub enum FrameError {
         /// How many it has.
         count: usize,
         /// Limit `commit_sends`.
+        limit: usize,
+    },
+    /// It has more writes of documents than a Commit may have.
+    #[error("`{count}` state writes are more than the `{limit}` of `commit_state_writes`")]
+    TooManyStateWrites {
+        /// How many it has.
+        count: usize,
+        /// Limit `commit_state_writes`.
         limit: usize,
     },
 }

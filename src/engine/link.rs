@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::command::{Acknowledge, Append, Command, Commit, From, Keyed, Nack, Reply};
 use crate::engine::error::Error;
 use crate::engine::session::{Credit, Event, Refused, Session, Subscriber};
+use crate::engine::state;
 use crate::id::{ConversationKey, DeliveryId};
 use crate::proto::v1;
 
@@ -201,7 +202,7 @@ impl Link {
             (None, Some(cited)) => self.engine.shard_of_delivery(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
-        let room = self.engine.room(std::slice::from_ref(&draft)).await?;
+        let room = self.engine.room(draft.body().len()).await?;
         let append = Append {
             room,
             conversation,
@@ -225,7 +226,26 @@ impl Link {
         &self,
         frame: u64,
         delivery: DeliveryId,
+        activities: Vec<v1::Activity>,
+    ) -> Result<(), Error> {
+        let writes = Vec::new();
+        self.commit_with_state(frame, delivery, activities, writes)
+            .await
+    }
+
+    /// Appends answers, writes documents of the session's bot, and finishes the delivery, all or
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit), and [`FrameError`](crate::engine::FrameError) for writes that cannot
+    /// be in one commit.
+    pub async fn commit_with_state(
+        &self,
+        frame: u64,
+        delivery: DeliveryId,
         mut activities: Vec<v1::Activity>,
+        writes: Vec<state::Write>,
     ) -> Result<(), Error> {
         let limits = self.engine.limits();
         // With the room it takes and no more: a draft is large, and collecting results makes room for
@@ -234,13 +254,17 @@ impl Link {
         for activity in &mut activities {
             drafts.push(activity::outbound(activity, &limits)?);
         }
+        state::check(&writes, &limits)?;
         drop(limits);
+        let drafted = drafts.iter().map(|draft| draft.body().len());
+        let written = writes.iter().map(state::Write::bytes);
         let commit = Commit {
-            room: self.engine.room(&drafts).await?,
+            room: self.engine.room(drafted.chain(written).sum()).await?,
             session: Arc::clone(&self.session),
             frame,
             delivery,
             drafts,
+            writes,
         };
         self.engine
             .command(

@@ -14,7 +14,7 @@ use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
-use crate::id::{ConversationNumber, DeliveryId};
+use crate::id::{ConversationNumber, DeliveryId, Etag};
 use crate::limits::Limits;
 use crate::store::keys::{Key, OnceDigest};
 use crate::store::{Batch, Durability, record};
@@ -40,6 +40,8 @@ pub(crate) struct Round {
     pub(crate) results: HashMap<OnceDigest, Kept>,
     /// Draining sessions that hold nothing of this shard's any more.
     pub(crate) drained: Vec<Arc<Session>>,
+    /// Encoded keys of the documents that it writes, one for each write.
+    pub(crate) documents: Vec<Vec<u8>>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -59,6 +61,10 @@ enum Effect {
     ),
     Resumed(oneshot::Sender<Vec<DeliveryId>>, Vec<DeliveryId>),
     Dealt(oneshot::Sender<Result<Dealt, Error>>, Result<Dealt, Error>),
+    Written(
+        oneshot::Sender<Result<Option<Etag>, Error>>,
+        Result<Option<Etag>, Error>,
+    ),
 }
 
 impl Round {
@@ -75,6 +81,7 @@ impl Round {
             removed_letters: HashSet::new(),
             results: HashMap::new(),
             drained: Vec::new(),
+            documents: Vec::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -152,6 +159,15 @@ impl Round {
         self.effects.push(Effect::Dealt(reply, dealt));
     }
 
+    /// Answers who wanted a document written.
+    pub(crate) fn written(
+        &mut self,
+        reply: oneshot::Sender<Result<Option<Etag>, Error>>,
+        written: Result<Option<Etag>, Error>,
+    ) {
+        self.effects.push(Effect::Written(reply, written));
+    }
+
     /// Tells everyone, now that the round is as durable as it asked for.
     pub(crate) fn conclude(self, limits: &Limits) {
         for effect in self.effects {
@@ -167,6 +183,7 @@ impl Round {
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
                 Effect::Dealt(reply, dealt) => drop(reply.send(dealt)),
+                Effect::Written(reply, written) => drop(reply.send(written)),
             }
         }
         // Last, so that a stream that ends has said everything.
@@ -198,6 +215,9 @@ impl Round {
                 Effect::Dealt(reply, dealt) => drop(reply.send(dealt.and_then(|_| Err(why())))),
                 // What was forgotten with the round is found to be stale when it is cited.
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
+                Effect::Written(reply, written) => {
+                    drop(reply.send(written.and_then(|_| Err(why()))));
+                }
             }
         }
         for session in self.drained {

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::engine::delivery;
 use crate::engine::error::Error;
 use crate::engine::terms::{Said, Selector, Terms};
-use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Fence, Sequence, SessionId};
+use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Etag, Fence, Sequence, SessionId};
 use crate::limits::Limits;
 
 /// Who reads a conversation's log and must not miss anything.
@@ -112,6 +112,8 @@ pub struct Acked {
     pub outcome: Outcome,
     /// What a commit appended.
     pub appended: Vec<Appended>,
+    /// The new etags of the documents that it wrote, in order; none for one that it removed.
+    pub etags: Vec<Option<Etag>>,
 }
 
 /// Whether what cites a delivery was taken.

@@ -21,9 +21,11 @@ mod lease;
 mod letters;
 mod members;
 pub(super) mod once;
+pub(super) mod pending;
 mod queue;
 mod residency;
 mod retention;
+mod state;
 mod write;
 
 use std::cmp::Reverse;
@@ -46,7 +48,7 @@ use crate::engine::lock;
 use crate::engine::round::Round;
 use crate::engine::session::{self, Session, Subscriber};
 use crate::engine::settings::{self, Settings};
-use crate::id::{ChannelId, ConversationKey, ConversationNumber, DeliveryId};
+use crate::id::{ChannelId, ConversationKey, ConversationNumber, DeliveryId, Etag};
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::Store;
@@ -81,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) healthy: AtomicBool,
     /// Told when a shard has failed.
     pub(crate) failed: Notify,
+    /// Documents that a shard is writing.
+    pub(crate) pending: pending::Pending,
 }
 
 impl Shared {
@@ -128,6 +132,8 @@ pub(crate) struct Ids {
     counter: u64,
     /// Conversations that were started.
     conversations: u64,
+    /// Documents that were written.
+    documents: u64,
 }
 
 impl Ids {
@@ -143,6 +149,12 @@ impl Ids {
     fn next_number(&mut self) -> ConversationNumber {
         self.conversations += 1;
         ConversationNumber(self.compose(self.conversations))
+    }
+
+    /// An etag for a document, made in the same way from a count of its own.
+    fn next_etag(&mut self) -> Etag {
+        self.documents += 1;
+        Etag(self.compose(self.documents))
     }
 
     fn compose(&self, count: u64) -> u64 {
@@ -272,6 +284,7 @@ impl Shard {
             shard: index,
             counter: 0,
             conversations: 0,
+            documents: 0,
         };
         Self {
             index,
@@ -416,6 +429,7 @@ impl Shard {
         match command {
             Command::Append(append) => self.append(*append, round),
             Command::Commit(commit) => self.commit(*commit, round),
+            Command::WriteState(write) => self.write_state(*write, round),
             Command::Ack(acks) => self.ack(acks, round),
             Command::Nack(nacks, how) => self.nack(nacks, &how, round),
             Command::Extend {

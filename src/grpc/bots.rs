@@ -5,8 +5,8 @@ use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::access::{caller, require};
-use super::convert;
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, ids, time};
+use super::{convert, state};
 use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
@@ -166,7 +166,8 @@ impl Dialect for Bot {
                 if count > limit {
                     return Err(FrameError::TooManySends { count, limit }).about("", Some(id));
                 }
-                link.commit(frame, id, commit.activities)
+                let writes = state::writes(commit.state_writes, &limits).about("", Some(id))?;
+                link.commit_with_state(frame, id, commit.activities, writes)
                     .await
                     .about("", Some(id))
             }
@@ -203,6 +204,11 @@ impl Dialect for Bot {
                     delivery_id: acked.id.0,
                     outcome: convert::outcome(acked.outcome) as i32,
                     appended: acked.appended.iter().map(convert::appended).collect(),
+                    state_etags: acked
+                        .etags
+                        .iter()
+                        .map(|etag| state::text(etag.as_ref()))
+                        .collect(),
                 });
                 Frame::AckResult(v1::AckResult {
                     results: results.collect(),

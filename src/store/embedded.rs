@@ -297,7 +297,8 @@ impl Keyspaces {
             | Table::Listing
             | Table::DeadLetter
             | Table::Receipt
-            | Table::Expiry => &self.rest,
+            | Table::Expiry
+            | Table::State => &self.rest,
         }
     }
 

@@ -20,7 +20,7 @@ mod range;
 
 pub use decode::{
     decode_activity, decode_dead_letter, decode_expiry, decode_generation, decode_listing,
-    decode_live, decode_member, decode_receipt,
+    decode_live, decode_member, decode_receipt, decode_state,
 };
 pub use range::KeyRange;
 
@@ -45,11 +45,12 @@ pub enum Table {
     Receipt = 10,
     Expiry = 11,
     SigningKey = 12,
+    State = 13,
 }
 
 impl Table {
     /// Every table, in the order of tags.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Head,
         Self::Conversation,
@@ -62,6 +63,7 @@ impl Table {
         Self::Receipt,
         Self::Expiry,
         Self::SigningKey,
+        Self::State,
     ];
 
     /// The first byte of its keys.
@@ -203,6 +205,34 @@ pub enum Key<'a> {
     ///
     /// Lives as long as the store. Key: tag. Value: 32 random bytes.
     SigningKey,
+
+    /// A document that a bot keeps.
+    ///
+    /// Lives until it is deleted. It has names in its key, and no numbers: it may be there before its
+    /// conversation is.
+    /// Key: tag, bot id, scope (0 bot; 1 channel, user; 2 channel, conversation; 3 channel,
+    /// conversation, user), name. Value: `storage.StateDocument`.
+    State {
+        /// Whose.
+        bot: &'a BotId,
+        /// What it is about.
+        about: About<'a>,
+        /// Its name in there.
+        name: &'a str,
+    },
+}
+
+/// What a document of a bot is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About<'a> {
+    /// The bot itself.
+    Bot,
+    /// A user, by channel and user id, in all conversations.
+    User(&'a ChannelId, &'a str),
+    /// A conversation.
+    Conversation(&'a ConversationKey),
+    /// A user, by id, in one conversation.
+    ConversationUser(&'a ConversationKey, &'a str),
 }
 
 /// A list that conversations are in.
@@ -269,6 +299,7 @@ impl Key<'_> {
             Self::Receipt { .. } => Table::Receipt,
             Self::Expiry { .. } => Table::Expiry,
             Self::SigningKey => Table::SigningKey,
+            Self::State { .. } => Table::State,
         }
     }
 
@@ -337,6 +368,10 @@ impl Key<'_> {
                 put_text(to, bot);
                 to.extend_from_slice(&sequence.0.to_be_bytes());
             }
+            Self::State { bot, about, name } => {
+                put_about(to, bot, about);
+                put_last_text(to, name);
+            }
         }
     }
 
@@ -371,6 +406,17 @@ impl Key<'_> {
             Self::Idempotency { digest, .. } => size_of::<u32>() + digest.0.len(),
             Self::DeadLetter { bot, .. } => NUMBER + bot.len() + END + size_of::<u64>(),
             Self::Expiry { conversation, .. } => size_of::<u32>() + conversation_len(conversation),
+            Self::State { bot, about, name } => {
+                let about = match about {
+                    About::Bot => 0,
+                    About::User(channel, user) => channel.as_str().len() + END + user.len() + END,
+                    About::Conversation(conversation) => conversation_len(conversation),
+                    About::ConversationUser(conversation, user) => {
+                        conversation_len(conversation) + user.len() + END
+                    }
+                };
+                bot.as_str().len() + END + TAG + about + name.len() + END
+            }
         }
     }
 }
@@ -401,6 +447,7 @@ impl fmt::Display for Key<'_> {
                 conversation,
                 sequence,
             } => write!(f, "receipt {sequence} of {conversation}"),
+            Self::State { bot, .. } => write!(f, "state document of `{bot}`"),
         }
     }
 }
@@ -454,6 +501,32 @@ fn put_list(to: &mut Vec<u8>, by: ListBy<'_>) {
         }
     }
 }
+
+fn put_about(to: &mut Vec<u8>, bot: &BotId, about: About<'_>) {
+    put_text(to, bot.as_str());
+    match about {
+        About::Bot => to.push(ABOUT_BOT),
+        About::User(channel, user) => {
+            to.push(ABOUT_USER);
+            put_text(to, channel.as_str());
+            put_text(to, user);
+        }
+        About::Conversation(conversation) => {
+            to.push(ABOUT_CONVERSATION);
+            put_conversation(to, conversation);
+        }
+        About::ConversationUser(conversation, user) => {
+            to.push(ABOUT_CONVERSATION_USER);
+            put_conversation(to, conversation);
+            put_text(to, user);
+        }
+    }
+}
+
+const ABOUT_BOT: u8 = 0;
+const ABOUT_USER: u8 = 1;
+const ABOUT_CONVERSATION: u8 = 2;
+const ABOUT_CONVERSATION_USER: u8 = 3;
 
 const LIST_ALL: u8 = 0;
 const LIST_CHANNEL: u8 = 1;

@@ -215,6 +215,24 @@ pub fn decode_receipt(key: &Key<'_>, value: Bytes) -> Result<storage::Receipt, E
     decode(key, value)
 }
 
+/// Reads the value of a [`Key::State`]; its content stays encoded, and [`decode_content`] is for that.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_state(key: &Key<'_>, value: Bytes) -> Result<storage::StateDocument, Error> {
+    decode(key, value)
+}
+
+/// Reads the content of a `storage.StateDocument`, which has this key.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_content(key: &Key<'_>, content: Bytes) -> Result<prost_types::Struct, Error> {
+    decode(key, content)
+}
+
 fn decode<M: Message + Default>(key: &Key<'_>, value: Bytes) -> Result<M, Error> {
     M::decode(value).map_err(|error| Error::Corrupt {
         what: format!("the record `{key}` cannot be decoded: {error}"),

@@ -496,6 +496,7 @@ impl Shared {
             activities: (0..replies)
                 .map(|index| Activity::message(text(index)))
                 .collect(),
+            ..Default::default()
         };
         let _ = sender.send(commit).await;
     }

@@ -281,3 +281,92 @@ async fn without_a_token_or_with_a_wrong_one_nothing_is_answered() {
     }
     assert_eq!(gateway.get("/healthz").await.0, 200);
 }
+
+#[tokio::test]
+async fn documents_are_written_by_their_bot_and_admins_and_read_by_all_who_read() {
+    let gateway = guarded().await;
+    let scope = Some(v1::StateScope::user("web", "ann"));
+    for role in ROLES {
+        let wire = gateway.wire_with(role).await;
+        let put = v1::PutStateRequest {
+            bot_id: "echo".to_owned(),
+            scope: scope.clone(),
+            name: "n".to_owned(),
+            content: Some(crate::harness::content(1.0)),
+            condition: None,
+        };
+        let put = within("a write", wire.state().put_state(put))
+            .await
+            .map(drop);
+        let get = v1::GetStateRequest {
+            bot_id: "echo".to_owned(),
+            scope: scope.clone(),
+            name: "n".to_owned(),
+        };
+        let get = within("a document", wire.state().get_state(get))
+            .await
+            .map(drop);
+        let list = v1::ListStateRequest {
+            bot_id: "echo".to_owned(),
+            scope: scope.clone(),
+            ..Default::default()
+        };
+        let list = within("a page", wire.state().list_state(list))
+            .await
+            .map(drop);
+        let delete = v1::DeleteStateRequest {
+            bot_id: "echo".to_owned(),
+            scope: scope.clone(),
+            name: "not there".to_owned(),
+            if_match: None,
+        };
+        let delete = within("a deletion", wire.state().delete_state(delete))
+            .await
+            .map(drop);
+        let (writes, reads) = match role {
+            "bot:echo" | "admin" => (true, true),
+            "backend" | "reader" => (false, true),
+            _ => (false, false),
+        };
+        for (result, may) in [(put, writes), (delete, writes), (get, reads), (list, reads)] {
+            if may {
+                result.expect("it may");
+            } else {
+                refused(result, Code::PermissionDenied, "ROLE_MISSING");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bot_that_names_none_means_itself_and_others_must_name_one() {
+    let gateway = guarded().await;
+    for role in ["bot:echo", "bot:other", "admin"] {
+        let wire = gateway.wire_with(role).await;
+        let put = v1::PutStateRequest {
+            scope: Some(v1::StateScope::bot()),
+            name: role.to_owned(),
+            content: Some(crate::harness::content(1.0)),
+            ..Default::default()
+        };
+        let put = within("a write", wire.state().put_state(put)).await;
+        if role == "admin" {
+            let facts = refused(put, Code::InvalidArgument, "REQUEST_INVALID");
+            assert_eq!(facts["field"], "bot_id");
+        } else {
+            put.expect("it is its own");
+        }
+    }
+    let wire = gateway.wire_with("reader").await;
+    for bot in ["echo", "other"] {
+        let list = v1::ListStateRequest {
+            bot_id: bot.to_owned(),
+            scope: Some(v1::StateScope::bot()),
+            ..Default::default()
+        };
+        let page = within("a page", wire.state().list_state(list)).await;
+        let documents = page.expect("a page").into_inner().documents;
+        let names: Vec<_> = documents.iter().map(|document| &document.name).collect();
+        assert_eq!(names, [&format!("bot:{bot}")]);
+    }
+}

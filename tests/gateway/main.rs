@@ -28,4 +28,5 @@ mod direct_line_uploads;
 mod drains;
 mod operations;
 mod selectors;
+mod state;
 mod windows;

@@ -20,6 +20,7 @@ async fn health_says_serving_for_every_service() {
         "turnwire.v1.BotService",
         "turnwire.v1.ChannelService",
         "turnwire.v1.ConversationService",
+        "turnwire.v1.StateService",
     ] {
         let request = HealthCheckRequest {
             service: service.to_owned(),
@@ -76,6 +77,7 @@ async fn reflection_lists_every_service() {
             "turnwire.v1.BotService",
             "turnwire.v1.ChannelService",
             "turnwire.v1.ConversationService",
+            "turnwire.v1.StateService",
         ]
     );
 }

@@ -1,11 +1,12 @@
-//! Promise 4: replies and the ack of a commit are one durable write; all of it happens, or none.
+//! Promise 4: replies, state writes and the ack of a commit are one durable write; all of it happens, or
+//! none.
 
 use turnwire::proto::v1;
 use turnwire::proto::v1::AckOutcome::{Ok as Taken, Stale};
 use turnwire::store::Table;
 use turnwire::store::memory::Verdict;
 
-use crate::harness::{Gateway, message, padded, seconds};
+use crate::harness::{Gateway, content, message, padded, put, seconds};
 
 #[tokio::test]
 async fn a_commit_appends_all_its_activities_in_order_and_acks() {
@@ -169,4 +170,208 @@ async fn a_commit_has_at_most_64_activities() {
     assert_eq!(gateway.log("c1").await.len(), 1);
     bot.commits(&delivery, &["x"; 64]).await;
     assert_eq!(gateway.log("c1").await.len(), 65);
+}
+
+#[tokio::test]
+async fn a_commit_writes_its_answers_its_state_and_its_ack_in_one_synced_batch() {
+    let mut gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").attach().await;
+    gateway.user("c1").says("hi").await;
+    let delivery = bot.expect("c1", "hi", 1).await;
+    let (ann, own) = (v1::StateScope::user("web", "ann"), v1::StateScope::bot());
+    let old = gateway.puts(put(&own, "old", 1.0)).await;
+    gateway.settle().await;
+    let batches = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&batches);
+    gateway.memory().on_commit(move |batch, durability| {
+        let tables = batch.writes().filter_map(|w| Table::from_tag(w.key[0]));
+        let (mut activities, mut documents) = (0, 0);
+        for table in tables {
+            activities += usize::from(table == Table::Activity);
+            documents += usize::from(table == Table::State);
+        }
+        let mut seen = seen.lock().expect("no panic");
+        seen.push((activities, documents, durability));
+        Verdict::Apply
+    });
+    let writes = vec![
+        put(&ann, "n", 1.0).if_absent(),
+        put(&own, "n", 2.0),
+        v1::StateWrite::delete(own.clone(), "old").if_match(old),
+    ];
+    let result = bot.commit_with(&delivery, "a", writes).await;
+    gateway.memory().heal();
+    assert_eq!(result.outcome(), Taken);
+    let batches = batches.lock().expect("no panic").clone();
+    assert_eq!(batches, [(1, 3, turnwire::store::Durability::Synced)]);
+    // The new etags come in the order of the writes; what was removed has none.
+    let [first, second, third] = &result.state_etags[..] else {
+        panic!("{result:?}")
+    };
+    assert_eq!(third, "");
+    gateway.crash().await;
+    assert_eq!(gateway.texts("c1").await, ["hi", "a"]);
+    for (scope, number, etag) in [(&ann, 1.0, first), (&own, 2.0, second)] {
+        assert_eq!(gateway.number(scope, "n").await, Some(number));
+        let document = gateway.document(scope, "n").await.expect("it is there");
+        assert_eq!(&document.etag, etag);
+    }
+    assert_eq!(gateway.number(&own, "old").await, None);
+    let mut bot = gateway.bot("echo").attach().await;
+    bot.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_stale_etag_refuses_all_of_a_commit_and_the_delivery_stays_held() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").attach().await;
+    gateway.user("c1").says("hi").await;
+    let delivery = bot.expect("c1", "hi", 1).await;
+    let scope = v1::StateScope::conversation(crate::harness::name("web", "c1"));
+    let etag = gateway.puts(put(&scope, "n", 1.0)).await;
+    gateway.puts(put(&scope, "n", 2.0)).await;
+    let stale = || {
+        vec![
+            put(&scope, "before", 1.0),
+            put(&scope, "n", 9.0).if_match(&etag),
+            put(&scope, "after", 1.0),
+        ]
+    };
+    for _ in 0..2 {
+        bot.write_commit(&delivery, "no", stale());
+        let error = bot.expect_error("STATE_STALE").await;
+        assert_eq!(error.delivery_id, delivery.delivery_id);
+        assert_eq!(error.retry(), v1::Retry::Never);
+        assert_eq!(error.code, tonic::Code::Aborted as i32);
+        assert_eq!(error.metadata["document"], "n");
+    }
+    assert_eq!(gateway.texts("c1").await, ["hi"]);
+    assert_eq!(gateway.number(&scope, "n").await, Some(2.0));
+    assert_eq!(gateway.number(&scope, "before").await, None);
+    // It is this session's still, and what the others were to write is free.
+    gateway.puts(put(&scope, "before", 5.0)).await;
+    let now = gateway.document(&scope, "n").await.expect("it is there");
+    let fresh = vec![put(&scope, "n", 3.0).if_match(now.etag)];
+    let result = bot.commit_with(&delivery, "yes", fresh).await;
+    assert_eq!(result.outcome(), Taken);
+    assert_eq!(gateway.texts("c1").await, ["hi", "yes"]);
+    assert_eq!(gateway.number(&scope, "n").await, Some(3.0));
+}
+
+#[tokio::test]
+async fn a_zombies_commit_writes_no_state() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").attach().await;
+    gateway.user("c1").says("hi").await;
+    let delivery = bot.expect("c1", "hi", 1).await;
+    let scope = v1::StateScope::bot();
+    let result = bot
+        .commit_with(&delivery, "a", vec![put(&scope, "n", 1.0)])
+        .await;
+    assert_eq!(result.outcome(), Taken);
+    let again = bot
+        .commit_with(&delivery, "b", vec![put(&scope, "n", 2.0)])
+        .await;
+    assert_eq!((again.outcome(), again.state_etags.len()), (Stale, 0));
+    assert_eq!(gateway.number(&scope, "n").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_crash_leaves_all_of_a_commit_with_state_or_nothing() {
+    let mut gateway = Gateway::start().await;
+    let scope = v1::StateScope::user("web", "ann");
+    for written in [false, true] {
+        let said = format!("written: {written}");
+        let mut bot = gateway.bot("echo").attach().await;
+        gateway.user("c1").says(&said).await;
+        let delivery = bot.next_delivery().await;
+        gateway.settle().await;
+        let before = gateway.texts("c1").await;
+        let failed = || turnwire::store::Error::Failed {
+            place: "memory".to_owned(),
+            source: std::sync::Arc::new(std::io::Error::other("the machine went down")),
+        };
+        gateway.memory().on_commit(move |_, _| {
+            if written {
+                Verdict::ApplyAndFail(failed())
+            } else {
+                Verdict::Refuse(failed())
+            }
+        });
+        bot.write_commit(&delivery, "answer", vec![put(&scope, "n", 1.0).if_absent()]);
+        bot.expect_error("STORE_FAILED").await;
+        gateway.kill().await;
+        drop(bot);
+        gateway.memory().heal();
+        gateway.start_again().await;
+        let after = gateway.texts("c1").await;
+        let mut bot = gateway.bot("echo").attach().await;
+        if written {
+            assert_eq!(after.len(), before.len() + 1);
+            assert_eq!(gateway.number(&scope, "n").await, Some(1.0));
+            bot.expect_nothing().await;
+        } else {
+            assert_eq!(after, before);
+            assert_eq!(gateway.number(&scope, "n").await, None);
+            let again = bot.next_delivery().await;
+            assert_eq!((again.sequence, again.attempt), (delivery.sequence, 2));
+            assert_eq!(bot.ack(&again).await, Taken);
+        }
+    }
+}
+
+#[tokio::test]
+async fn state_writes_that_break_a_rule_refuse_all_of_a_commit() {
+    use v1::state_write::{Change, Condition};
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").attach().await;
+    gateway.user("c1").says("hi").await;
+    let delivery = bot.expect("c1", "hi", 1).await;
+    let scope = v1::StateScope::bot();
+    let good = put(&scope, "n", 1.0);
+    let with = |change: fn(&mut v1::StateWrite)| {
+        let mut write = good.clone();
+        change(&mut write);
+        vec![put(&scope, "other", 1.0), write]
+    };
+    let many = (0..17).map(|n| put(&scope, &n.to_string(), 1.0)).collect();
+    for (reason, writes) in [
+        ("FRAME_INVALID", with(|write| write.scope = None)),
+        ("FRAME_INVALID", with(|write| write.name.clear())),
+        ("FRAME_INVALID", with(|write| write.change = None)),
+        (
+            "FRAME_INVALID",
+            with(|write| write.change = Some(Change::Delete(false))),
+        ),
+        (
+            "FRAME_INVALID",
+            with(|write| {
+                write.change = Some(Change::Delete(true));
+                write.condition = Some(Condition::IfAbsent(true));
+            }),
+        ),
+        (
+            "FRAME_INVALID",
+            with(|write| write.condition = Some(Condition::IfMatch(String::new()))),
+        ),
+        // One document twice.
+        (
+            "FRAME_INVALID",
+            with(|write| "other".clone_into(&mut write.name)),
+        ),
+        (
+            "STATE_INVALID",
+            with(|write| write.change = Some(Change::Put(content(f64::NAN)))),
+        ),
+        ("TOO_MANY_STATE_WRITES", many),
+    ] {
+        bot.write_commit(&delivery, "no", writes);
+        let error = bot.expect_error(reason).await;
+        assert_eq!(error.delivery_id, delivery.delivery_id);
+        assert_eq!(error.retry(), v1::Retry::Never);
+    }
+    assert_eq!(gateway.texts("c1").await, ["hi"]);
+    assert_eq!(gateway.number(&scope, "other").await, None);
+    let result = bot.commit_with(&delivery, "yes", vec![good]).await;
+    assert_eq!(result.outcome(), Taken);
 }

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::proto::bot_service_client::BotServiceClient;
 use crate::proto::channel_service_client::ChannelServiceClient;
 use crate::proto::conversation_service_client::ConversationServiceClient;
+use crate::proto::state_service_client::StateServiceClient;
 
 /// Largest message taken from the gateway. A page of a transcript is up to 4 MiB of activities
 /// and one activity more, which tonic's default of 4 MiB would refuse.
@@ -151,6 +152,10 @@ impl Client {
     pub(crate) fn conversation_service(&self) -> ConversationServiceClient<Service> {
         ConversationServiceClient::new(self.service.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn state_service(&self) -> StateServiceClient<Service> {
+        StateServiceClient::new(self.service.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn error(&self, status: tonic::Status) -> Error {

@@ -3,6 +3,7 @@
 mod pages;
 mod watch;
 
+pub(crate) use pages::pages;
 pub use watch::{Start, WatchStep};
 
 use crate::proto::{

@@ -110,6 +110,13 @@ impl Error {
         }
     }
 
+    /// Whether a state write came too late or at the same time as another: nothing was written, and what
+    /// was read before it should be read again.
+    #[must_use]
+    pub fn is_state_conflict(&self) -> bool {
+        matches!(self.reason(), Some("STATE_STALE" | "STATE_BUSY"))
+    }
+
     /// Whether the gateway could not be reached at all.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
@@ -170,8 +177,8 @@ fn is_retryable(code: Code, reason: &str) -> bool {
     match code {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => true,
         // The newer session of the same instance won; coming back would take it away again, and
-        // the two would go on for ever.
-        Code::Aborted => reason != "SESSION_REPLACED",
+        // the two would go on for ever. A condition that did not hold never will again.
+        Code::Aborted => !matches!(reason, "SESSION_REPLACED" | "STATE_STALE"),
         // What a proxy in between makes of a gateway that went away.
         Code::Unknown | Code::Internal | Code::Cancelled => reason.is_empty(),
         Code::Ok
@@ -213,6 +220,17 @@ mod tests {
     fn a_replaced_session_must_not_come_back_but_other_aborted_ones_may() {
         assert!(!refused(Code::Aborted, "SESSION_REPLACED").is_retryable());
         assert!(refused(Code::Aborted, "OTHER").is_retryable());
+    }
+
+    #[test]
+    fn a_state_conflict_is_told_from_other_refusals_and_only_a_busy_document_takes_the_same_again()
+    {
+        let (stale, busy) = ("STATE_STALE", "STATE_BUSY");
+        assert!(refused(Code::Aborted, stale).is_state_conflict());
+        assert!(!refused(Code::Aborted, stale).is_retryable());
+        assert!(refused(Code::Aborted, busy).is_state_conflict());
+        assert!(refused(Code::Aborted, busy).is_retryable());
+        assert!(!refused(Code::Aborted, "OTHER").is_state_conflict());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod random;
 pub mod bot;
 pub mod channel;
 pub mod conversations;
+pub mod state;
 
 #[cfg(test)]
 mod stage;

@@ -87,6 +87,7 @@ impl EchoBot {
         let commit = Commit {
             delivery_id: delivery.delivery_id,
             activities: answer.map(Activity::message).into_iter().collect(),
+            ..Default::default()
         };
         self.sender.send(commit).await?;
         if self.owed.deliveries >= CREDIT_DELIVERIES / 4 || self.owed.bytes >= CREDIT_BYTES / 4 {

@@ -120,6 +120,7 @@ impl Shard {
                         id,
                         outcome,
                         appended: Vec::new(),
+                        etags: Vec::new(),
                     };
                     round.acked(session, *frame, acked, most);
                 }
@@ -182,8 +183,8 @@ impl Shard {
         }
     }
 
-    /// Appends answers and finishes their delivery. A round is written whole or not at all, and so is
-    /// what one command put into it: nothing more is needed for all or nothing.
+    /// Appends answers, writes documents and finishes the delivery. A round is written whole or not at
+    /// all, and so is what one command put into it: nothing more is needed for all or nothing.
     pub(super) fn commit(&mut self, commit: Commit, round: &mut Round) {
         let Commit {
             room: _room,
@@ -191,6 +192,7 @@ impl Shard {
             frame,
             delivery,
             drafts,
+            writes,
         } = commit;
         let most = self.settings.limits.ack_ids;
         let refused = |error| Refused {
@@ -210,6 +212,7 @@ impl Shard {
                 id: delivery,
                 outcome,
                 appended: Vec::new(),
+                etags: Vec::new(),
             };
             return round.acked(&session, frame, acked, most);
         };
@@ -229,8 +232,14 @@ impl Shard {
         if let Err(error) = checked {
             return round.tell(&session, Event::Refused(refused(error)));
         }
+        // The last that can refuse: what is claimed is written.
+        let claims = match self.claim(&bot, &writes) {
+            Ok(claims) => claims,
+            Err(error) => return round.tell(&session, Event::Refused(refused(error))),
+        };
         round.must_be_durable();
         let answered = self.answered(place, delivery);
+        let etags = self.write_documents(&bot, &writes, claims, round);
         // Collected, they would stay in the much larger allocation of the drafts.
         let mut appended = Vec::with_capacity(drafts.len());
         for draft in &drafts {
@@ -243,6 +252,7 @@ impl Shard {
             id: delivery,
             outcome: Outcome::Ok,
             appended,
+            etags,
         };
         round.acked(&session, frame, acked, most);
     }

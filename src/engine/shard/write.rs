@@ -48,6 +48,7 @@ impl Shard {
     pub(super) fn write(&mut self, mut round: Round, here: bool) -> Option<Writing> {
         let changed = self.put_heads(&mut round);
         if round.batch.is_empty() {
+            debug_assert!(round.documents.is_empty(), "a write of one is in the batch");
             round.conclude(&self.settings.limits);
             return None;
         }
@@ -91,6 +92,7 @@ impl Shard {
                 for (slot, last) in changed {
                     self.conversations[slot].durable = last;
                 }
+                self.shared.pending.land(&round.documents);
                 round.conclude(&self.settings.limits);
                 open
             }
@@ -107,6 +109,7 @@ impl Shard {
                 }
                 let failure = Arc::new(failure);
                 for round in std::iter::once(round).chain(open) {
+                    self.shared.pending.land(&round.documents);
                     round.fail(|| Error::StoreFailed(Arc::clone(&failure)));
                 }
                 None

@@ -1,5 +1,6 @@
 //! Reading back the parts of keys that a scan hands out.
 
+use super::{ABOUT_BOT, ABOUT_CONVERSATION, ABOUT_CONVERSATION_USER, ABOUT_USER};
 use super::{LIST_ALL, LIST_BOT, LIST_CHANNEL, LIST_USER, Table};
 use crate::clock::Timestamp;
 use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
@@ -105,6 +106,27 @@ pub fn decode_dead_letter(key: &[u8]) -> Result<(ConversationNumber, &str, Seque
         let conversation = parts.number()?;
         let bot = parts.text()?;
         Some((conversation, bot, parts.sequence()?))
+    })
+}
+
+/// Reads the name of the document of an encoded [`Key::State`](super::Key::State).
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_state(key: &[u8]) -> Result<&str, Error> {
+    Parts::of(key, Table::State)?.finish(|parts| {
+        parts.text()?;
+        let texts = match parts.u8()? {
+            ABOUT_BOT => 0,
+            ABOUT_USER | ABOUT_CONVERSATION => 2,
+            ABOUT_CONVERSATION_USER => 3,
+            _ => return None,
+        };
+        for _ in 0..texts {
+            parts.text()?;
+        }
+        parts.last_text()
     })
 }
 

@@ -2,9 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Key, ListBy, Table, put_list, put_number, successor};
+use super::{About, Key, ListBy, Table, put_about, put_list, put_number, successor};
 use crate::clock::Timestamp;
-use crate::id::{ConversationKey, ConversationNumber, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
 
 /// Keys next to each other: from the first, included, to the end, not included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,25 @@ impl KeyRange {
     #[must_use]
     pub fn expiry_before(bucket: u32) -> Self {
         Self::before(Table::Expiry, bucket)
+    }
+
+    /// The documents of a bot about one thing, by name; those after `after` when it is given, whether
+    /// or not there is one of that name.
+    #[must_use]
+    pub fn state(bot: &BotId, about: About<'_>, after: Option<&str>) -> Self {
+        let mut start = vec![Table::State.tag()];
+        put_about(&mut start, bot, about);
+        // What follows is a text, which has no byte of this value.
+        let mut end = start.clone();
+        end.push(u8::MAX);
+        if let Some(name) = after {
+            start = successor(Key::State { bot, about, name });
+        }
+        Self {
+            table: Table::State,
+            start,
+            end,
+        }
     }
 
     /// The part of the range that comes after `key`, an encoded key of its table.

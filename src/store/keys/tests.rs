@@ -34,6 +34,23 @@ fn with_list<T>(list: &(u8, String, String), then: impl FnOnce(ListBy<'_>) -> T)
     })
 }
 
+/// What a document is about, owned: which kind, and the user in it.
+fn about() -> impl Strategy<Value = (u8, ConversationKey, String)> {
+    (0..4_u8, conversation(), id())
+}
+
+fn with_about<T>(
+    (kind, conversation, user): &(u8, ConversationKey, String),
+    then: impl FnOnce(About<'_>) -> T,
+) -> T {
+    then(match kind {
+        0 => About::Bot,
+        1 => About::User(&conversation.channel, user),
+        2 => About::Conversation(conversation),
+        _ => About::ConversationUser(conversation, user),
+    })
+}
+
 fn contains(range: &KeyRange, key: &[u8]) -> bool {
     range.start() <= key && key < range.end()
 }
@@ -47,7 +64,11 @@ proptest! {
         last in "\\PC*|\u{0}a\u{0}",
         generation: u32,
         list in list(),
+        about in about(),
     ) {
+        let bot = BotId::from(text.as_str());
+        let key = with_about(&about, |about| Key::State { bot: &bot, about, name: &last }.encode());
+        prop_assert_eq!(decode_state(&key)?, last.as_str());
         let sequence = Sequence(number);
         let of = ConversationNumber(number);
         let key = Key::Activity { conversation: of, sequence };
@@ -73,7 +94,14 @@ proptest! {
     #[test]
     fn the_length_is_known_beforehand(
         conversation in conversation(), text in id(), list in list(), number in number(),
+        about in about(),
     ) {
+        let bot = BotId::from(text.as_str());
+        with_about(&about, |about| {
+            let key = Key::State { bot: &bot, about, name: &text };
+            assert_eq!(key.encode().len(), key.encoded_len(), "{key:?}");
+            assert!(contains(&KeyRange::table(Table::State), &key.encode()));
+        });
         let conversation = &conversation;
         let (of, sequence) = (ConversationNumber(number), Sequence(number));
         with_list(&list, |by| {
@@ -158,6 +186,27 @@ proptest! {
     }
 
     #[test]
+    fn documents_are_those_about_one_thing_after_a_name(
+        bots in (id(), id()), abouts in (about(), about()), names in (id(), id()),
+    ) {
+        let (own, other) = (BotId::from(bots.0.as_str()), BotId::from(bots.1.as_str()));
+        let key = with_about(&abouts.1, |about| {
+            Key::State { bot: &other, about, name: &names.1 }.encode()
+        });
+        let (all, rest) = with_about(&abouts.0, |about| (
+            KeyRange::state(&own, about, None),
+            KeyRange::state(&own, about, Some(&names.0)),
+        ));
+        let same = own == other
+            && with_about(&abouts.0, |x| with_about(&abouts.1, |y| x == y));
+        prop_assert_eq!(contains(&all, &key), same);
+        prop_assert_eq!(
+            contains(&rest, &key),
+            same && names.1.as_bytes() > names.0.as_bytes()
+        );
+    }
+
+    #[test]
     fn earlier_generations_are_a_range(digest: [u8; 15], generation: u32, before: u32) {
         let key = Key::Idempotency { generation, digest: OnceDigest(digest) }.encode();
         prop_assert_eq!(
@@ -167,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn other_bytes_are_an_error_and_no_panic(bytes: Vec<u8>, tag in 0..12_u8) {
+    fn other_bytes_are_an_error_and_no_panic(bytes: Vec<u8>, tag in 0..14_u8) {
         let mut key = vec![tag];
         key.extend(bytes);
         let _ = decode_activity(&key);
@@ -177,6 +226,7 @@ proptest! {
         let _ = decode_generation(&key);
         let _ = decode_dead_letter(&key);
         let _ = decode_receipt(&key);
+        let _ = decode_state(&key);
     }
 }
 
@@ -187,7 +237,7 @@ fn tags_are_those_on_disk() {
         assert_eq!(Table::from_tag(table.tag()), Some(table));
     }
     assert_eq!(Table::from_tag(0), None);
-    assert_eq!(Table::from_tag(13), None);
+    assert_eq!(Table::from_tag(14), None);
 }
 
 #[test]
@@ -221,6 +271,12 @@ fn bytes_of_a_key_stay_what_they_are() {
         key.encode(),
         b"\x08\0\0\0\x03\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t"
     );
+    let key = Key::State {
+        bot: &BotId::from("b"),
+        about: About::ConversationUser(&conversation, "ann"),
+        name: "n",
+    };
+    assert_eq!(key.encode(), b"\x0db\0\x03web\0c1\0ann\0n\0");
 }
 
 #[test]

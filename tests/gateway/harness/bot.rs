@@ -442,6 +442,32 @@ impl Bot {
         self.write(Asked::Commit(v1::Commit {
             delivery_id,
             activities,
+            ..Default::default()
+        }));
+    }
+
+    /// Answers, writes state and acks, in one.
+    pub(crate) async fn commit_with(
+        &mut self,
+        delivery: &v1::Delivery,
+        text: &str,
+        state_writes: Vec<v1::StateWrite>,
+    ) -> v1::DeliveryResult {
+        self.write_commit(delivery, text, state_writes);
+        self.results(&[delivery.delivery_id]).await.remove(0)
+    }
+
+    /// The same without waiting.
+    pub(crate) fn write_commit(
+        &self,
+        delivery: &v1::Delivery,
+        text: &str,
+        state_writes: Vec<v1::StateWrite>,
+    ) {
+        self.write(Asked::Commit(v1::Commit {
+            delivery_id: delivery.delivery_id,
+            activities: vec![message(text)],
+            state_writes,
         }));
     }
 

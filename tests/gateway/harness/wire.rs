@@ -12,6 +12,7 @@ use tonic_types::StatusExt;
 use turnwire::proto::v1::bot_service_client::BotServiceClient;
 use turnwire::proto::v1::channel_service_client::ChannelServiceClient;
 use turnwire::proto::v1::conversation_service_client::ConversationServiceClient;
+use turnwire::proto::v1::state_service_client::StateServiceClient;
 
 use super::within;
 
@@ -90,6 +91,10 @@ impl Wire {
 
     pub(crate) fn conversations(&self) -> ConversationServiceClient<Service> {
         ConversationServiceClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    pub(crate) fn state(&self) -> StateServiceClient<Service> {
+        StateServiceClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 }
 

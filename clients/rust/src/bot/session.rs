@@ -21,9 +21,10 @@ use super::turn::{Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    self, AckOutcome, Appended, BotHeartbeat, Commit, Delivery, DeliveryResult, GatewayHeartbeat,
-    Nack, NackMode, SendResult, Welcome,
+    self, AckOutcome, Appended, BotHeartbeat, Commit, DeliveryResult, GatewayHeartbeat, Nack,
+    NackMode, SendResult, Welcome,
 };
+use crate::random;
 
 /// Early sends that may wait for the session's task; more make their handlers wait.
 const EARLY_SENDS: usize = 64;
@@ -31,10 +32,22 @@ const EARLY_SENDS: usize = 64;
 /// How long the gateway may take to end a stream that the bot has closed.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// How often a handler is called for one delivery whose commits meet other writes of their documents,
+/// before the delivery is given back. Each time somebody else's write has gone ahead.
+const STATE_TRIES: u32 = 16;
+
+/// Longest pause before such a call: it begins with a few milliseconds, doubles each time up to this, and is
+/// jittered, so that those who met do not meet again.
+const STATE_PAUSE: Duration = Duration::from_millis(250);
+
 /// A delivery that the gateway counts as this session's.
 struct Held {
     /// What it uses of the credit.
     bytes: usize,
+    /// To be handed out again, as long as it may be.
+    turn: Option<Turn>,
+    /// How often it was handed out.
+    tries: u32,
 }
 
 pub(super) struct Session<H> {
@@ -47,7 +60,7 @@ pub(super) struct Session<H> {
     /// Every delivery that is not finished, in whichever state. Bounded by the credit.
     held: HashMap<u64, Held>,
     /// Deliveries whose handler has not started. A part of `held`.
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<Turn>,
     /// Deliveries whose handler runs.
     running: JoinSet<Result<Reply, TurnError>>,
     deliveries: HashMap<Id, u64>,
@@ -172,8 +185,14 @@ where
             GatewayFrame::Delivery(delivery) => {
                 let bytes = delivery.activity.as_ref().map_or(0, Message::encoded_len);
                 self.had_work = true;
-                self.held.insert(delivery.delivery_id, Held { bytes });
-                self.waiting.push_back(delivery);
+                let held = Held {
+                    bytes,
+                    turn: None,
+                    tries: 0,
+                };
+                self.held.insert(delivery.delivery_id, held);
+                let turn = Turn::new(delivery, self.early_sender.clone());
+                self.waiting.push_back(turn);
                 self.start_waiting(ending);
             }
             GatewayFrame::AckResult(acks) => {
@@ -186,10 +205,10 @@ where
                 self.answer_send(&client_id, sent(result));
             }
             GatewayFrame::Heartbeat(heartbeat) => self.heard(&heartbeat, ending),
-            GatewayFrame::Error(error) => self.refused(error),
             // A second Drain says nothing new, and a Welcome comes once. What went elsewhere is held
             // no more: nothing of it is to be stopped.
             GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) | GatewayFrame::Revoked(_) => {}
+            GatewayFrame::Error(error) => self.refused(error, ending),
         }
     }
 
@@ -199,14 +218,22 @@ where
             return;
         }
         while self.running.len() < self.concurrency
-            && let Some(delivery) = self.waiting.pop_front()
+            && let Some(turn) = self.waiting.pop_front()
         {
-            let delivery_id = delivery.delivery_id;
-            let turn = Turn::new(delivery, self.early_sender.clone());
+            let delivery_id = turn.delivery_id();
+            let mut pause = Duration::ZERO;
+            if let Some(held) = self.held.get_mut(&delivery_id) {
+                pause = state_pause(held.tries);
+                held.turn = Some(turn.again());
+                held.tries += 1;
+            }
             let handler = self.handler.clone();
-            let task = self
-                .running
-                .spawn(async move { handler(turn).await.map(Into::into) });
+            let task = self.running.spawn(async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                handler(turn).await.map(Into::into)
+            });
             self.deliveries.insert(task.id(), delivery_id);
         }
     }
@@ -223,9 +250,16 @@ where
         match answer {
             Ok(reply) => {
                 self.committing += 1;
+                if reply.state.is_empty()
+                    && let Some(held) = self.held.get_mut(&delivery_id)
+                {
+                    // It will not be needed again.
+                    held.turn = None;
+                }
                 self.outbox.send(Commit {
                     delivery_id,
                     activities: reply.activities,
+                    state_writes: reply.state,
                 });
             }
             Err(error) => self.give_back(delivery_id, error),
@@ -289,24 +323,49 @@ where
         }
     }
 
-    fn refused(&mut self, error: proto::Error) {
+    fn refused(&mut self, error: proto::Error, ending: Option<&Ending>) {
         if !error.client_id.is_empty() {
             let client_id = error.client_id.clone();
             self.answer_send(&client_id, Err(error.into()));
             return;
         }
+        let error = match self.begin_anew(error, ending) {
+            Some(error) => error,
+            None => return,
+        };
         tracing::warn!(reason = %error.reason, frame = error.frame, message = %error.message, "frame refused");
         let delivery_id = error.delivery_id;
         if delivery_id != 0 && self.held.contains_key(&delivery_id) {
             self.committing = self.committing.saturating_sub(1);
             let reason = format!("the answer was refused: {}", error.reason);
-            let answer = if Error::from(error).is_retryable() {
+            let error = Error::from(error);
+            // What met another write may well succeed in another attempt.
+            let answer = if error.is_retryable() || error.is_state_conflict() {
                 TurnError::retry(reason)
             } else {
                 TurnError::poison(reason)
             };
             self.give_back(delivery_id, answer);
         }
+    }
+
+    /// Hands a turn out again whose commit met another write of a document: the delivery is still this
+    /// session's, and what its handler had read was out of date. Returns the error if it cannot.
+    fn begin_anew(&mut self, error: proto::Error, ending: Option<&Ending>) -> Option<proto::Error> {
+        let is_conflict = matches!(error.reason.as_str(), "STATE_STALE" | "STATE_BUSY");
+        if !is_conflict || ending.is_some_and(Ending::is_stop) {
+            return Some(error);
+        }
+        let held = self.held.get_mut(&error.delivery_id);
+        let held = held.filter(|held| held.tries < STATE_TRIES);
+        let Some(turn) = held.and_then(|held| held.turn.take()) else {
+            return Some(error);
+        };
+        tracing::debug!(delivery.id = error.delivery_id, reason = %error.reason, "begun anew");
+        self.committing = self.committing.saturating_sub(1);
+        self.waiting.push_front(turn);
+        self.start_waiting(ending);
+        None
     }
 
     fn heard(&mut self, heartbeat: &GatewayHeartbeat, ending: Option<&Ending>) {
@@ -348,7 +407,7 @@ where
     /// Gives back what was not started, ends the bot's side, and waits for the gateway's.
     async fn close(mut self) {
         let most = (self.welcome.max_ack_ids as usize).clamp(1, 1_000);
-        let left: Vec<u64> = self.waiting.iter().map(|left| left.delivery_id).collect();
+        let left: Vec<u64> = self.waiting.iter().map(Turn::delivery_id).collect();
         for ids in left.chunks(most) {
             self.outbox.send(Nack {
                 delivery_ids: ids.to_vec(),
@@ -371,6 +430,15 @@ where
         // A gateway that does not close in time is left to notice by itself.
         let _ = tokio::time::timeout(CLOSING, ended).await;
     }
+}
+
+/// How long a handler waits that is called again after so many calls; the first does not.
+fn state_pause(tries: u32) -> Duration {
+    if tries == 0 {
+        return Duration::ZERO;
+    }
+    let longest = Duration::from_millis(1 << tries.min(10)).min(STATE_PAUSE);
+    longest.mul_f64(random::fraction())
 }
 
 fn sent(result: SendResult) -> Result<Appended, Error> {

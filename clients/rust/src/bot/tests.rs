@@ -10,8 +10,9 @@ use tonic::Code;
 use super::{Bot, BotBuilder, BotFrame, GatewayFrame, Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::{
-    AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Commit, ConversationName, Delivery,
-    DeliveryResult, Drain, Nack, NackMode, SendResult, SubscribeResponse, Welcome,
+    self, AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Commit, ConversationName,
+    Delivery, DeliveryResult, Drain, Nack, NackMode, Retry, SendResult, StateScope, StateWrite,
+    SubscribeResponse, Welcome,
 };
 use crate::stage::{BotLink, Stage};
 
@@ -49,11 +50,22 @@ impl BotLink {
         self.send(GatewayFrame::Delivery(delivery)).await;
     }
 
+    async fn refuse(&self, delivery_id: u64, reason: &str, code: Code, retry: Retry) {
+        let error = proto::Error {
+            reason: reason.to_owned(),
+            code: code as i32,
+            retry: retry.into(),
+            delivery_id,
+            ..proto::Error::default()
+        };
+        self.send(GatewayFrame::Error(error)).await;
+    }
+
     async fn acked(&self, delivery_id: u64, outcome: AckOutcome) {
         let result = DeliveryResult {
             delivery_id,
             outcome: outcome.into(),
-            appended: Vec::new(),
+            ..DeliveryResult::default()
         };
         let results = vec![result];
         self.send(GatewayFrame::AckResult(AckResult { results }))
@@ -137,8 +149,14 @@ async fn handler(turn: Turn) -> Result<Reply, TurnError> {
             let sent = turn.send("first", Activity::message("early")).await?;
             Ok(format!("after {}", sent.sequence).into())
         }
+        "state" => Ok(Reply::from("kept").with_state(kept())),
         text => Ok(format!("echo: {text}").into()),
     }
+}
+
+/// What is written with the answer to `state`.
+fn kept() -> StateWrite {
+    StateWrite::put(StateScope::bot(), "n", prost_types::Struct::default()).if_match("e1")
 }
 
 #[tokio::test]
@@ -309,4 +327,57 @@ async fn an_answer_that_comes_too_late_is_let_go() {
     // The first may have been on its way.
     link.heartbeat().await;
     assert_eq!(link.heartbeat().await.delivery_ids, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_turn_whose_state_was_stale_is_begun_anew_and_keeps_its_delivery() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "state").await;
+    for (reason, retry) in [("STATE_STALE", Retry::Never), ("STATE_BUSY", Retry::Later)] {
+        let commit = link.commit().await;
+        assert_eq!((commit.delivery_id, commit.state_writes), (1, vec![kept()]));
+        link.refuse(1, reason, Code::Aborted, retry).await;
+    }
+    let commit = link.commit().await;
+    assert_eq!(commit.activities, [Activity::message("kept")]);
+    link.acked(1, AckOutcome::Ok).await;
+    link.heartbeat().await;
+    assert_eq!(link.heartbeat().await.delivery_ids, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_turn_that_meets_other_writes_again_and_again_is_given_back_for_another_attempt() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "state").await;
+    let mut commits = 0;
+    let nack = loop {
+        match link.frame().await {
+            Some(BotFrame::Commit(_)) => commits += 1,
+            Some(BotFrame::Nack(nack)) => break nack,
+            other => panic!("expected a commit or a nack, got {other:?}"),
+        }
+        link.refuse(1, "STATE_STALE", Code::Aborted, Retry::Never)
+            .await;
+    };
+    assert_eq!((commits, nack.mode()), (16, NackMode::Retry));
+    assert_eq!(nack.delivery_ids, [1]);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_for_good_is_parked_with_its_state() {
+    let mut stage = Stage::new().await;
+    let _running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "state").await;
+    link.commit().await;
+    let code = Code::InvalidArgument;
+    link.refuse(1, "STATE_TOO_LARGE", code, Retry::Never).await;
+    assert_eq!(link.nack().await.mode(), NackMode::Poison);
 }

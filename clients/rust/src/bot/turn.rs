@@ -1,18 +1,22 @@
 //! A turn: what a bot is given, and what it may make of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::early::EarlySend;
 use crate::Error;
-use crate::proto::{Activity, Appended, ConversationName, Delivery, NackMode, Send};
+use crate::proto::{
+    Activity, Appended, ConversationName, Delivery, NackMode, Send, StateScope, StateWrite,
+};
 
 /// One delivery, to be answered by what the handler returns.
 #[derive(Debug)]
 pub struct Turn {
     delivery: Delivery,
-    activity: Box<Activity>,
+    /// Shared with the session, which hands the same turn out again when its state was stale.
+    activity: Arc<Activity>,
     conversation: ConversationName,
     sends: mpsc::Sender<EarlySend>,
 }
@@ -20,10 +24,20 @@ pub struct Turn {
 impl Turn {
     pub(super) fn new(mut delivery: Delivery, sends: mpsc::Sender<EarlySend>) -> Self {
         Self {
-            activity: delivery.activity.take().unwrap_or_default(),
+            activity: Arc::from(delivery.activity.take().unwrap_or_default()),
             conversation: delivery.conversation.take().unwrap_or_default(),
             delivery,
             sends,
+        }
+    }
+
+    /// The same turn, to be handed out again.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            delivery: self.delivery.clone(),
+            activity: Arc::clone(&self.activity),
+            conversation: self.conversation.clone(),
+            sends: self.sends.clone(),
         }
     }
 
@@ -36,7 +50,7 @@ impl Turn {
     /// Takes the activity out, for a bot that sends parts of it back.
     #[must_use]
     pub fn into_activity(self) -> Activity {
-        *self.activity
+        Arc::unwrap_or_clone(self.activity)
     }
 
     /// The text of a message; empty for everything else.
@@ -49,6 +63,20 @@ impl Turn {
     #[must_use]
     pub fn conversation(&self) -> &ConversationName {
         &self.conversation
+    }
+
+    /// The scope of documents about this conversation.
+    #[must_use]
+    pub fn conversation_scope(&self) -> StateScope {
+        StateScope::conversation(self.conversation.clone())
+    }
+
+    /// The scope of documents about the user who speaks, in all conversations of the channel. `None` when
+    /// the activity does not say who that is.
+    #[must_use]
+    pub fn user_scope(&self) -> Option<StateScope> {
+        let user = self.activity.from.as_ref()?.id.as_ref()?;
+        Some(StateScope::user(&self.conversation.channel_id, user))
     }
 
     /// Position of the activity in the conversation's log.
@@ -109,12 +137,27 @@ impl Turn {
     }
 }
 
-/// What a turn answers: any number of activities, appended together with the acknowledgement, or
-/// not at all.
+/// What a turn answers: any number of activities, and writes to the bot's documents. All of it becomes
+/// durable together with the acknowledgement, or none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reply {
     /// The activities, in order.
     pub activities: Vec<Activity>,
+    /// The writes, each to a document of its own.
+    pub state: Vec<StateWrite>,
+}
+
+impl Reply {
+    /// Writes a document with it.
+    ///
+    /// When a condition does not hold any more, or another write of the document is under way, nothing is
+    /// written and nothing is said: the handler is called again for the same delivery, and reads
+    /// what is there then.
+    #[must_use]
+    pub fn with_state(mut self, write: StateWrite) -> Self {
+        self.state.push(write);
+        self
+    }
 }
 
 impl From<()> for Reply {
@@ -126,15 +169,16 @@ impl From<()> for Reply {
 
 impl From<Activity> for Reply {
     fn from(activity: Activity) -> Self {
-        Self {
-            activities: vec![activity],
-        }
+        vec![activity].into()
     }
 }
 
 impl From<Vec<Activity>> for Reply {
     fn from(activities: Vec<Activity>) -> Self {
-        Self { activities }
+        Self {
+            activities,
+            state: Vec::new(),
+        }
     }
 }
 

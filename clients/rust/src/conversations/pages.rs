@@ -85,7 +85,7 @@ impl Conversations {
 
 /// The items of page after page. `fetch` gets a page token and returns the items with the next
 /// token, which is empty for the last page.
-fn pages<T, F, P>(fetch: F) -> impl Stream<Item = Result<T, Error>> + Send
+pub(crate) fn pages<T, F, P>(fetch: F) -> impl Stream<Item = Result<T, Error>> + Send
 where
     T: Send,
     F: Fn(String) -> P + Send,

@@ -79,6 +79,7 @@ async fn answer(sender: &BotSender, number: usize, delivery: Delivery) -> anyhow
     let commit = Commit {
         delivery_id: delivery.delivery_id,
         activities: vec![Activity::message(text)],
+        ..Default::default()
     };
     sender.send(commit).await?;
     Ok(sender.send(used).await?)
