@@ -13,14 +13,18 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
 /// Every file, one by one, so that each is a rerun trigger.
-const API: [&str; 5] = [
+const API: [&str; 6] = [
     "turnwire/v1/activity.proto",
     "turnwire/v1/conversation.proto",
     "turnwire/v1/bot_service.proto",
     "turnwire/v1/channel_service.proto",
     "turnwire/v1/conversation_service.proto",
+    "turnwire/v1/admin_service.proto",
 ];
-const STORAGE: [&str; 1] = ["turnwire/storage/v1/record.proto"];
+const STORAGE: [&str; 2] = [
+    "turnwire/storage/v1/record.proto",
+    "turnwire/storage/v1/backup.proto",
+];
 
 /// Messages that hold an activity taken from the log...
 const CARRIERS: [&str; 3] = ["Delivery", "Outbound", "LogEntry"];

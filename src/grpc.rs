@@ -2,6 +2,7 @@
 //! nothing but who may call.
 
 mod access;
+mod admin;
 mod bots;
 mod channels;
 mod conversations;
@@ -16,7 +17,9 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::auth::Authenticator;
 use crate::engine::Engine;
+use crate::files::Files;
 use crate::proto;
+use crate::proto::server::admin_service_server::AdminServiceServer;
 use crate::proto::server::bot_service_server::BotServiceServer;
 use crate::proto::server::channel_service_server::ChannelServiceServer;
 use crate::proto::server::conversation_service_server::ConversationServiceServer;
@@ -29,6 +32,7 @@ use crate::proto::server::conversation_service_server::ConversationServiceServer
 /// The descriptors that reflection serves cannot be read: a broken build.
 pub async fn routes(
     engine: &Engine,
+    files: &Files,
     authenticator: Arc<Authenticator>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let limit = engine.limits().frame_bytes;
@@ -38,6 +42,8 @@ pub async fn routes(
     let channels = ChannelServiceServer::new(channels::Service::new(engine.clone()))
         .max_decoding_message_size(limit);
     let conversations = ConversationServiceServer::new(conversations::Service::new(engine.clone()))
+        .max_decoding_message_size(limit);
+    let admin = AdminServiceServer::new(admin::Service::new(engine.clone(), files.clone()))
         .max_decoding_message_size(limit);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
@@ -49,6 +55,9 @@ pub async fn routes(
     reporter
         .set_serving::<ConversationServiceServer<conversations::Service>>()
         .await;
+    reporter
+        .set_serving::<AdminServiceServer<admin::Service>>()
+        .await;
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -56,7 +65,8 @@ pub async fn routes(
     };
     Ok(Routes::new(InterceptedService::new(bots, check.clone()))
         .add_service(InterceptedService::new(channels, check.clone()))
-        .add_service(InterceptedService::new(conversations, check))
+        .add_service(InterceptedService::new(conversations, check.clone()))
+        .add_service(InterceptedService::new(admin, check))
         .add_service(health)
         .add_service(descriptors().build_v1()?)
         // What older tools still ask for.

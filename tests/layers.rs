@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["proto"],
     &["clock", "id", "limits", "metrics", "random"],
     &["activity", "files", "store"],
-    &["engine"],
+    &["backup", "engine"],
     &["auth"],
     &["channel"],
     &["status"],

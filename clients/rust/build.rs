@@ -4,12 +4,13 @@ use std::path::Path;
 
 /// Every file of the public API. Listed one by one so that each is a rerun trigger: a changed
 /// directory does not reliably trigger one.
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "turnwire/v1/activity.proto",
     "turnwire/v1/conversation.proto",
     "turnwire/v1/bot_service.proto",
     "turnwire/v1/channel_service.proto",
     "turnwire/v1/conversation_service.proto",
+    "turnwire/v1/admin_service.proto",
 ];
 
 /// Activities in frames and requests. An activity has some sixty fields and is moved with whatever

@@ -281,3 +281,17 @@ async fn without_a_token_or_with_a_wrong_one_nothing_is_answered() {
     }
     assert_eq!(gateway.get("/healthz").await.0, 200);
 }
+
+#[tokio::test]
+async fn only_an_admin_looks_after_the_gateway() {
+    let gateway = guarded().await;
+    for role in ROLES {
+        let mut admin = gateway.wire_with(role).await.admin();
+        let backup = within("a backup", admin.backup(v1::BackupRequest {})).await;
+        if role == "admin" {
+            backup.expect("it begins");
+        } else {
+            refused(backup, Code::PermissionDenied, "ROLE_MISSING");
+        }
+    }
+}

@@ -437,10 +437,15 @@ impl Gateway {
 
     /// A series of the metrics.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let value = self.try_metric(series).await;
+        value.unwrap_or_else(|| panic!("no `{series}` in the metrics"))
+    }
+
+    /// A series of the metrics, if it was counted already.
+    pub(crate) async fn try_metric(&self, series: &str) -> Option<f64> {
         let (_, body) = http::get(self.address(), "/metrics").await;
-        let line = body.lines().find_map(|line| line.strip_prefix(series));
-        let value = line.unwrap_or_else(|| panic!("no `{series}` in {body}"));
-        value.trim().parse().expect("a number")
+        let value = body.lines().find_map(|line| line.strip_prefix(series))?;
+        Some(value.trim().parse().expect("a number"))
     }
 
     /// An answer over HTTP/1.1.
