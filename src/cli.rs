@@ -22,6 +22,9 @@ mod conversations;
 mod send;
 mod tail;
 
+mod backup;
+mod restore;
+
 mod check;
 mod token;
 
@@ -65,6 +68,10 @@ enum Command {
     Tail(tail::Args),
     /// List conversations, the newest first
     Conversations(conversations::Args),
+    /// Copy everything that a gateway keeps to a new folder, while it runs
+    Backup(backup::Args),
+    /// Make a data folder of a backup
+    Restore(restore::Args),
     /// Check a configuration without starting anything
     Check(check::Args),
     /// Make a token, and the hash of it that the configuration wants
@@ -116,6 +123,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Send(args) => send::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
+            Command::Backup(args) => backup::run(args, &connection, json).await,
+            Command::Restore(args) => restore::run(args, json).await,
             Command::Check(args) => check::run(&args, json),
             Command::Token(args) => token::run(&args, json),
             Command::Bench(args) => bench::run(args, &connection, json).await,

@@ -130,7 +130,7 @@ fn verify(file: &Path) -> Result<Summary, Error> {
         if let Some(summary) = reader.summary() {
             return Ok(summary);
         }
-        reader.next()?;
+        reader.read_next()?;
     }
 }
 

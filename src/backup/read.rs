@@ -100,7 +100,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     ///
     /// [`Error::Damaged`] when it is not, or not all of it.
-    pub fn next(&mut self) -> Result<Option<Record>, Error> {
+    pub fn read_next(&mut self) -> Result<Option<Record>, Error> {
         if self.summary.is_some() {
             return Ok(None);
         }
@@ -123,7 +123,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// What was in it, once [`next`](Self::next) has said that there is no more.
+    /// What was in it, once [`read_next`](Self::read_next) has said that there is no more.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
         self.summary

@@ -47,7 +47,7 @@ pub fn restore(from: &Path, to: &Path) -> Result<Summary, Error> {
     let (meta_key, mut meta) = (Key::Meta.encode(), None);
     let mut batch = Batch::new();
     let mut file: Option<File> = None;
-    while let Some(record) = backup.next()? {
+    while let Some(record) = backup.read_next()? {
         match record {
             Record::Entry { key, value } => {
                 if key == meta_key {

@@ -51,7 +51,7 @@ fn taken(store: &dyn Store, files: &Files) -> (Vec<u8>, Summary) {
 
 fn read(bytes: &[u8]) -> Result<Summary, Error> {
     let mut reader = Reader::new(bytes)?;
-    while reader.next()?.is_some() {}
+    while reader.read_next()?.is_some() {}
     Ok(reader.summary().expect("it has said that it is whole"))
 }
 

@@ -17,6 +17,7 @@ mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,6 +116,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) struct Setup {
     config: Config,
     on_disk: bool,
+    data: Option<PathBuf>,
     logs: Option<Logs>,
 }
 
@@ -139,6 +141,13 @@ impl Setup {
         self
     }
 
+    /// Keeps everything in this folder, uploaded files as well.
+    pub(crate) fn in_folder(mut self, data: &Path) -> Self {
+        self.config.data_dir = data.to_owned();
+        self.data = Some(data.to_owned());
+        self
+    }
+
     /// Writes all that it logs to where a test reads it.
     pub(crate) fn logged(mut self, logs: &Logs) -> Self {
         self.logs = Some(logs.clone());
@@ -146,10 +155,10 @@ impl Setup {
     }
 
     pub(crate) async fn start(self) -> Gateway {
-        let kept = if self.on_disk {
-            Kept::folder()
-        } else {
-            Kept::memory()
+        let kept = match self.data {
+            Some(data) => Kept::at(&data),
+            None if self.on_disk => Kept::folder(),
+            None => Kept::memory(),
         };
         // Some day in 2026, at no round number.
         let clock = Arc::new(Manual::new(Timestamp(1_767_312_345_678)));
@@ -201,6 +210,7 @@ impl Gateway {
         Setup {
             config,
             on_disk: false,
+            data: None,
             logs: None,
         }
     }
