@@ -23,6 +23,7 @@ mod send;
 mod tail;
 
 mod backup;
+mod erase;
 mod restore;
 
 mod check;
@@ -72,6 +73,8 @@ enum Command {
     Backup(backup::Args),
     /// Make a data folder of a backup
     Restore(restore::Args),
+    /// Erase a person: what they said, their account, their files
+    Erase(erase::Args),
     /// Check a configuration without starting anything
     Check(check::Args),
     /// Make a token, and the hash of it that the configuration wants
@@ -125,6 +128,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
             Command::Backup(args) => backup::run(args, &connection, json).await,
             Command::Restore(args) => restore::run(args, json).await,
+            Command::Erase(args) => erase::run(args, &connection, json).await,
             Command::Check(args) => check::run(&args, json),
             Command::Token(args) => token::run(&args, json),
             Command::Bench(args) => bench::run(args, &connection, json).await,

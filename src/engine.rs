@@ -6,6 +6,7 @@
 mod command;
 mod conversation;
 pub mod delivery;
+pub mod erase;
 mod error;
 mod feed;
 mod link;

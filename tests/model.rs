@@ -50,6 +50,8 @@ enum Step {
     Persist,
     /// The round failed: everything since the last one that was written never happened.
     Fail,
+    /// What waits has changed in the log, and is to be read there again.
+    Reread,
     /// The conversation leaves memory and comes back, as at a restart.
     Reload,
 }
@@ -81,6 +83,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1_usize..6).prop_map(|count| Step::Forget { count }),
         3 => Just(Step::Persist),
         1 => Just(Step::Fail),
+        1 => Just(Step::Reread),
         2 => Just(Step::Reload),
     ]
 }
@@ -232,6 +235,8 @@ impl Run {
                 self.model = model;
                 self.reload(cursor);
             }
+            // Nothing that is promised changes by it.
+            Step::Reread => self.machine.reread(),
             Step::Reload => {
                 self.reload(self.machine.cursor());
                 self.written = (self.machine.cursor(), self.model.clone());

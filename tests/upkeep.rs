@@ -1,4 +1,4 @@
-//! Looking after a gateway from the command line, with the real program: backup, restore.
+//! Looking after a gateway from the command line, with the real program: backup, restore, erase.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -81,7 +81,8 @@ impl Place {
 
     /// Says something as a user.
     fn says(&self, gateway: &Gateway, conversation: &str, text: &str) {
-        let mut program = self.program(&["chat", "--channel", "web", "--wait", "0"]);
+        let mut program =
+            self.program(&["chat", "--channel", "web", "--user", "ann", "--wait", "0"]);
         let chat = program
             .args([
                 "--conversation",
@@ -217,4 +218,31 @@ fn a_backup_that_is_damaged_or_cut_short_is_refused() {
     assert_eq!(names(place.0.path()), ["data", "kept", "turnwire.toml"]);
     let said = place.refused(&["restore", "data", "--data-dir", "new"], 1);
     assert!(said.contains("has no manifest.json"), "{said}");
+}
+
+#[test]
+fn a_person_is_erased_by_name_and_not_by_accident() {
+    let place = Place::new();
+    let gateway = place.serve("data");
+    place.says(&gateway, "c1", "kept");
+    let address = gateway.address.as_str();
+    let erase = [
+        "erase",
+        "--channel",
+        "web",
+        "--user",
+        "ann",
+        "--gateway",
+        address,
+    ];
+    let said = place.refused(&erase, 2);
+    assert!(said.contains("say `--yes`"), "{said}");
+    let erased = place.document(&[&erase[..], &["--yes", "--json"]].concat());
+    assert!(erased["activities"].as_u64() > Some(0), "{erased}");
+    assert_eq!(erased["conversations"], 1);
+    let again = place.document(&[&erase[..], &["--yes", "--json"]].concat());
+    assert_eq!(
+        (&again["activities"], &again["conversations"]),
+        (&0.into(), &0.into())
+    );
 }

@@ -286,6 +286,17 @@ impl Subscription {
         self.state = State::Ready;
     }
 
+    /// Lets go of what waits and is not held: it has changed, and is read from the log again.
+    pub fn reread(&mut self) {
+        if self.state == State::Idle {
+            return;
+        }
+        self.waiting.truncate(usize::from(self.held().is_some()));
+        self.waiting_bytes = self.waiting.iter().map(|entry| entry.activity.len()).sum();
+        let kept = self.waiting.back().map(|entry| entry.sequence);
+        self.known_to = kept.unwrap_or(self.cursor.finished);
+    }
+
     /// Notes that retention has removed everything before `first`.
     pub fn forget_before(&mut self, first: Sequence) {
         if self.cursor.finished.next() >= first {

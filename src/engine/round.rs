@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::engine::command::{Followed, Reply};
+use crate::engine::erase::ErasedPage;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
@@ -52,6 +53,10 @@ enum Effect {
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
+    ),
+    Erased(
+        oneshot::Sender<Result<ErasedPage, Error>>,
+        Result<ErasedPage, Error>,
     ),
 }
 
@@ -122,6 +127,14 @@ impl Round {
         self.effects.push(Effect::Followed(reply, followed));
     }
 
+    pub(crate) fn erased(
+        &mut self,
+        reply: oneshot::Sender<Result<ErasedPage, Error>>,
+        erased: Result<ErasedPage, Error>,
+    ) {
+        self.effects.push(Effect::Erased(reply, erased));
+    }
+
     /// Tells everyone, now that the round is as durable as it asked for.
     pub(crate) fn conclude(self, limits: &Limits) {
         for effect in self.effects {
@@ -135,6 +148,7 @@ impl Round {
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
+                Effect::Erased(reply, erased) => drop(reply.send(erased)),
             }
         }
     }
@@ -158,6 +172,9 @@ impl Round {
                 Effect::Publish(..) => {}
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
+                }
+                Effect::Erased(reply, erased) => {
+                    drop(reply.send(erased.and_then(|_| Err(why()))));
                 }
             }
         }

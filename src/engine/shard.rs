@@ -15,6 +15,7 @@ mod acknowledge;
 mod append;
 mod change;
 mod dispatch;
+mod erase;
 mod filter;
 mod members;
 pub(super) mod once;
@@ -37,7 +38,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
-use crate::engine::command::{Backlog, Command};
+use crate::engine::command::{Backlog, Command, Erase};
 use crate::engine::conversation::Conversation;
 use crate::engine::lock;
 use crate::engine::round::Round;
@@ -236,6 +237,8 @@ pub(crate) struct Shard {
     draining: bool,
     /// The round that is being written.
     flight: Option<write::Flight>,
+    /// Pages that a user is to be erased from: of each caller one.
+    erasing: VecDeque<Box<Erase>>,
     /// Results that were kept since the shard began.
     kept: filter::Filter,
 }
@@ -274,6 +277,7 @@ impl Shard {
             paused_until: Timestamp::default(),
             draining: false,
             flight: None,
+            erasing: VecDeque::new(),
             kept: filter::Filter::default(),
             settings,
             shared,
@@ -380,6 +384,7 @@ impl Shard {
         self.tick(round);
         self.retain(round);
         self.pump_all(round);
+        self.erase_next(round);
     }
 
     fn decide(
@@ -414,6 +419,7 @@ impl Shard {
             }
             // Whichever they are by now: of two reloads, the later one stays everywhere.
             Command::Reload => self.settings = self.shared.settings.get(),
+            Command::Erase(erase) => self.erasing.push_back(erase),
             Command::Drain => self.draining = true,
             Command::Stop(done) => return Some(done),
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use super::{FileId, Files, beside, days, make_folder, sync_folder, unless_gone};
+use super::{FileId, Files, beside, blocking, days, make_folder, sync_folder, unless_gone};
 
 /// A file that is there, opened: it can be read even if it is removed meanwhile.
 #[derive(Debug)]
@@ -48,6 +48,35 @@ impl Files {
             });
             failed.into_iter().chain(opened)
         }))
+    }
+
+    /// Removes files for good. Returns how many of them there were.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be removed; those before it are gone.
+    pub async fn remove(&self, ids: Vec<FileId>) -> io::Result<u64> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let files = self.clone();
+        blocking(move || {
+            let mut removed = 0;
+            for id in ids {
+                let path = files.path(&id);
+                // Without what lies beside it, nobody is given a file.
+                unless_gone(fs::remove_file(beside(&path)))?;
+                match fs::remove_file(&path) {
+                    Ok(()) => removed += 1,
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+                // The log is about to forget it.
+                path.parent().map_or(Ok(()), sync_folder)?;
+            }
+            Ok(removed)
+        })
+        .await
     }
 
     /// Puts a file back that [`stored`](Self::stored) gave, durably but for its folder: see

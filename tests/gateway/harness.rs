@@ -17,6 +17,7 @@ mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::config::{Config, Overrides};
 use turnwire::proto::v1;
 use turnwire::server::{Parts, Server};
-use turnwire::store::Memory;
+use turnwire::store::{KeyRange, Memory, Order, Store};
 
 pub(crate) use activities::{message, padded, text};
 pub(crate) use adapter::Adapter;
@@ -322,6 +323,21 @@ impl Gateway {
     /// The store, when it is in memory.
     pub(crate) fn memory(&self) -> &Memory {
         self.kept.in_memory()
+    }
+
+    /// Whether some record of a store in memory has this text in it.
+    pub(crate) fn stores(&self, text: &str) -> bool {
+        let mut found = false;
+        let all = KeyRange::everything();
+        let scanned = self
+            .memory()
+            .scan(&all, Order::Ascending, &mut |key, value| {
+                let has = |bytes: &[u8]| bytes.windows(text.len()).any(|at| at == text.as_bytes());
+                found |= has(key) || has(&value);
+                ControlFlow::Continue(())
+            });
+        scanned.expect("it can be read");
+        found
     }
 
     /// Where everything is kept.

@@ -23,4 +23,5 @@ mod channel;
 mod conversations;
 mod direct_line;
 mod direct_line_uploads;
+mod erase;
 mod operations;

@@ -3,7 +3,9 @@
 use prost::bytes::Bytes;
 
 use crate::proto::backup_response::Part;
-use crate::proto::{BackupRequest, BackupResponse, BackupSummary};
+use crate::proto::{
+    BackupRequest, BackupResponse, BackupSummary, EraseUserRequest, EraseUserResponse,
+};
 use crate::{Client, Error};
 
 /// The calls of `AdminService`. Each fails as the service lists it.
@@ -36,6 +38,25 @@ impl Admin {
             stream: stream.into_inner(),
             summary: None,
         })
+    }
+
+    /// Erases a user of a channel, or some of them: to be called again until `done`.
+    ///
+    /// # Errors
+    ///
+    /// As `EraseUser` lists them. Trying again goes on where it was.
+    pub async fn erase_user(
+        &self,
+        channel_id: impl Into<String>,
+        user_id: impl Into<String>,
+    ) -> Result<EraseUserResponse, Error> {
+        let request = EraseUserRequest {
+            channel_id: channel_id.into(),
+            user_id: user_id.into(),
+        };
+        let erased = self.client.admin_service().erase_user(request).await;
+        let erased = erased.map_err(|status| self.client.error(status))?;
+        Ok(erased.into_inner())
     }
 }
 
