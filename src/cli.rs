@@ -19,6 +19,7 @@ mod echo_bot;
 
 mod chat;
 mod conversations;
+mod export;
 mod send;
 mod tail;
 
@@ -69,6 +70,8 @@ enum Command {
     Tail(tail::Args),
     /// List conversations, the newest first
     Conversations(conversations::Args),
+    /// Write conversations as transcript files, which the Bot Framework Emulator opens
+    Export(export::Args),
     /// Copy everything that a gateway keeps to a new folder, while it runs
     Backup(backup::Args),
     /// Make a data folder of a backup
@@ -126,6 +129,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Send(args) => send::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
+            Command::Export(args) => export::run(args, &connection, json).await,
             Command::Backup(args) => backup::run(args, &connection, json).await,
             Command::Restore(args) => restore::run(args, json).await,
             Command::Erase(args) => erase::run(args, &connection, json).await,

@@ -1,4 +1,4 @@
-//! Looking after a gateway from the command line, with the real program: backup, restore, erase.
+//! Looking after a gateway from the command line, with the real program: backup, restore, erase, export.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -245,4 +245,82 @@ fn a_person_is_erased_by_name_and_not_by_accident() {
         (&again["activities"], &again["conversations"]),
         (&0.into(), &0.into())
     );
+}
+
+#[test]
+fn a_conversation_is_exported_as_the_emulator_opens_it() {
+    let place = Place::new();
+    let gateway = place.serve("data");
+    let address = gateway.address.as_str();
+    // More than a page.
+    let lines: Vec<String> = (0..250).map(|n| format!("line {n}")).collect();
+    place.says(&gateway, "c1", &lines.join("\n"));
+    let export = ["export", "web/c1", "--gateway", address];
+    let transcript = place.document(&export);
+    let activities = transcript.as_array().expect("an array");
+    let texts = activities
+        .iter()
+        .filter_map(|activity| activity["text"].as_str());
+    assert_eq!(texts.collect::<Vec<_>>(), lines);
+    for activity in activities {
+        assert_eq!(activity["from"]["role"], "user");
+        assert_eq!(activity["recipient"]["role"], "bot");
+        assert_eq!(activity["conversation"]["id"], "c1");
+        assert!(activity["timestamp"].is_string() && activity["type"].is_string());
+    }
+    // The same in a file, which is nobody else's.
+    let told = place.document(&[&export[..], &["--out", "c1.transcript", "--json"]].concat());
+    assert_eq!(told["activities"], activities.len());
+    let file = fs::read(place.path("c1.transcript")).expect("it is there");
+    let same: Value = serde_json::from_slice(&file).expect("JSON");
+    assert_eq!(same, transcript);
+    let said = place.refused(&[&export[..], &["--out", "c1.transcript"]].concat(), 1);
+    assert!(said.contains("is there already"), "{said}");
+}
+
+#[test]
+fn several_conversations_are_exported_to_a_folder_with_safe_names() {
+    let place = Place::new();
+    let gateway = place.serve("data");
+    let address = gateway.address.as_str();
+    for conversation in ["c1", "../../up", "C1"] {
+        place.says(&gateway, conversation, "hi");
+    }
+    let all = ["export", "--gateway", address];
+    let said = place.refused(&all, 2);
+    assert!(said.contains("--out"), "{said}");
+    let output = place.run(&[&all[..], &["--out", "all", "--json"]].concat());
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let told = String::from_utf8(output.stdout).expect("text");
+    let told: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(told.len(), 3);
+    assert_eq!(names(&place.path("all")), ["web"]);
+    let files = names(&place.path("all/web"));
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(files.contains(&"c1.transcript".to_owned()), "{files:?}");
+    for document in &told {
+        let file = document["file"].as_str().expect("a path");
+        let file = fs::read(place.path(file)).expect("it is there");
+        let transcript: Value = serde_json::from_slice(&file).expect("JSON");
+        assert_eq!(
+            document["activities"],
+            transcript.as_array().expect("an array").len()
+        );
+    }
+    let said = place.refused(&[&all[..], &["--out", "all"]].concat(), 1);
+    assert!(said.contains("`all` is not empty"), "{said}");
+    // Only those of one, and those of nobody.
+    let user = ["--channel", "web", "--user", "ann", "--out", "hers"];
+    assert!(place.run(&[&all[..], &user].concat()).status.success());
+    assert_eq!(names(&place.path("hers/web")).len(), 3);
+    let nobody = ["--channel", "web", "--user", "bob", "--out", "his"];
+    assert!(place.run(&[&all[..], &nobody].concat()).status.success());
+    assert_eq!(names(&place.path("his")), [""; 0]);
 }

@@ -114,8 +114,11 @@ fn reduce_accounts(activity: &mut Activity, user: &str) -> bool {
     let theirs = named
         .chain(members)
         .filter(|account| account.id.as_deref() == Some(user));
-    // Each of them, whatever the others had.
-    theirs.fold(false, |any, account| reduce(account) || any)
+    let mut had_more = false;
+    for account in theirs {
+        had_more |= reduce(account);
+    }
+    had_more
 }
 
 fn mark() -> Struct {
