@@ -13,7 +13,7 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
 /// Every file, one by one, so that each is a rerun trigger.
-const API: [&str; 7] = [
+const API: [&str; 8] = [
     "turnwire/v1/activity.proto",
     "turnwire/v1/conversation.proto",
     "turnwire/v1/state.proto",
@@ -21,8 +21,12 @@ const API: [&str; 7] = [
     "turnwire/v1/channel_service.proto",
     "turnwire/v1/conversation_service.proto",
     "turnwire/v1/state_service.proto",
+    "turnwire/v1/admin_service.proto",
 ];
-const STORAGE: [&str; 1] = ["turnwire/storage/v1/record.proto"];
+const STORAGE: [&str; 2] = [
+    "turnwire/storage/v1/record.proto",
+    "turnwire/storage/v1/backup.proto",
+];
 
 /// Messages that hold an activity taken from the log...
 const CARRIERS: [&str; 3] = ["Delivery", "Outbound", "LogEntry"];

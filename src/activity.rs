@@ -10,6 +10,7 @@ pub mod json;
 pub mod timestamp;
 
 pub mod draft;
+pub mod erase;
 pub mod validate;
 
 pub mod outline;

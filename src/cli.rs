@@ -19,8 +19,13 @@ mod echo_bot;
 
 mod chat;
 mod conversations;
+mod export;
 mod send;
 mod tail;
+
+mod backup;
+mod erase;
+mod restore;
 
 mod check;
 mod token;
@@ -65,6 +70,14 @@ enum Command {
     Tail(tail::Args),
     /// List conversations, the newest first
     Conversations(conversations::Args),
+    /// Write conversations as transcript files, which the Bot Framework Emulator opens
+    Export(export::Args),
+    /// Copy everything that a gateway keeps to a new folder, while it runs
+    Backup(backup::Args),
+    /// Make a data folder of a backup
+    Restore(restore::Args),
+    /// Erase a person: what they said, their account, their files
+    Erase(erase::Args),
     /// Check a configuration without starting anything
     Check(check::Args),
     /// Make a token, and the hash of it that the configuration wants
@@ -116,6 +129,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Send(args) => send::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
+            Command::Export(args) => export::run(args, &connection, json).await,
+            Command::Backup(args) => backup::run(args, &connection, json).await,
+            Command::Restore(args) => restore::run(args, json).await,
+            Command::Erase(args) => erase::run(args, &connection, json).await,
             Command::Check(args) => check::run(&args, json),
             Command::Token(args) => token::run(&args, json),
             Command::Bench(args) => bench::run(args, &connection, json).await,

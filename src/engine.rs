@@ -7,6 +7,7 @@ mod attach;
 mod command;
 mod conversation;
 pub mod delivery;
+pub mod erase;
 mod error;
 mod feed;
 mod letters;

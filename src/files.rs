@@ -12,6 +12,7 @@
 mod about;
 mod id;
 mod incoming;
+mod stored;
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -25,6 +26,10 @@ use crate::clock::{Clock, Timestamp};
 pub use about::{About, clean_name};
 pub use id::FileId;
 pub use incoming::{Incoming, Published};
+pub use stored::Stored;
+
+/// The folder of files, in the data folder.
+pub const FOLDER: &str = "attachments";
 
 /// Where files are while they are written.
 const INCOMING: &str = "incoming";

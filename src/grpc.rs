@@ -2,6 +2,7 @@
 //! nothing but who may call.
 
 mod access;
+mod admin;
 mod bots;
 mod channels;
 mod conversations;
@@ -17,7 +18,9 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::auth::Authenticator;
 use crate::engine::Engine;
+use crate::files::Files;
 use crate::proto;
+use crate::proto::server::admin_service_server::AdminServiceServer;
 use crate::proto::server::bot_service_server::BotServiceServer;
 use crate::proto::server::channel_service_server::ChannelServiceServer;
 use crate::proto::server::conversation_service_server::ConversationServiceServer;
@@ -31,6 +34,7 @@ use crate::proto::server::state_service_server::StateServiceServer;
 /// The descriptors that reflection serves cannot be read: a broken build.
 pub async fn routes(
     engine: &Engine,
+    files: &Files,
     authenticator: Arc<Authenticator>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let limit = engine.limits().frame_bytes;
@@ -42,6 +46,8 @@ pub async fn routes(
     let conversations = ConversationServiceServer::new(conversations::Service::new(engine.clone()))
         .max_decoding_message_size(limit);
     let state = StateServiceServer::new(state::Service::new(engine.clone()))
+        .max_decoding_message_size(limit);
+    let admin = AdminServiceServer::new(admin::Service::new(engine.clone(), files.clone()))
         .max_decoding_message_size(limit);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
@@ -56,6 +62,9 @@ pub async fn routes(
     reporter
         .set_serving::<StateServiceServer<state::Service>>()
         .await;
+    reporter
+        .set_serving::<AdminServiceServer<admin::Service>>()
+        .await;
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -64,7 +73,8 @@ pub async fn routes(
     Ok(Routes::new(InterceptedService::new(bots, check.clone()))
         .add_service(InterceptedService::new(channels, check.clone()))
         .add_service(InterceptedService::new(conversations, check.clone()))
-        .add_service(InterceptedService::new(state, check))
+        .add_service(InterceptedService::new(state, check.clone()))
+        .add_service(InterceptedService::new(admin, check))
         .add_service(health)
         .add_service(descriptors().build_v1()?)
         // What older tools still ask for.

@@ -14,6 +14,7 @@ pub mod activity;
 pub mod files;
 pub mod store;
 
+pub mod backup;
 pub mod engine;
 
 pub mod auth;

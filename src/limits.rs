@@ -106,6 +106,11 @@ pub struct Limits {
     /// Free bytes on the store's disk below which appends are refused. Default 256 MiB: what the store
     /// may still have to write of what it has taken.
     pub disk_reserve_bytes: u64,
+    /// Most backups at one time. Default 2: each reads all that is stored.
+    pub backups: usize,
+    /// How long a backup waits for its reader to take a piece: meanwhile the store keeps what it would
+    /// else have dropped. Default 60 s.
+    pub backup_stall: Duration,
     /// How long shutdown waits for work in flight. Default 10 s.
     pub shutdown_grace: Duration,
 }
@@ -160,6 +165,8 @@ impl Default for Limits {
             log_retention: 7 * 24 * HOUR,
             idempotency_retention: 24 * HOUR,
             disk_reserve_bytes: 256 * MIB as u64,
+            backups: 2,
+            backup_stall: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(10),
         }
     }

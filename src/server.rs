@@ -21,7 +21,7 @@ use crate::channel::direct_line::{DirectLine, Served};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config};
 use crate::engine::{self, Engine, settings};
-use crate::files::Files;
+use crate::files::{self, Files};
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, Embedded, embedded};
@@ -30,8 +30,6 @@ use crate::{grpc, http};
 /// How long streams are given to end, however short the grace is.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The folder of uploaded files, in the data folder.
-const ATTACHMENTS: &str = "attachments";
 /// How often to look for uploaded files that are kept no longer.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -124,7 +122,7 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let settings = settings(config, parts.seed);
         let engine = Engine::open(store, epoch, parts.clock, settings, metrics)?;
-        let folder = config.data_dir.join(ATTACHMENTS);
+        let folder = config.data_dir.join(files::FOLDER);
         let retention = config.limits.attachment_retention;
         let files = Files::new(folder, retention, Arc::clone(engine.clock()));
         files.remove_leftovers().await.map_err(Error::Files)?;
@@ -132,7 +130,7 @@ impl Server {
         if authenticator.is_open() {
             warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
         }
-        let grpc = grpc::routes(&engine, authenticator).await?;
+        let grpc = grpc::routes(&engine, &files, authenticator).await?;
         let line = DirectLine::new(
             engine.clone(),
             sites(config, address),

@@ -55,6 +55,15 @@ pub enum Failure {
         /// Limit `watchers`.
         limit: usize,
     },
+    /// There are as many backups under way as the gateway makes at one time.
+    #[error("the gateway makes its most backups, `{limit}`; try again when one is finished")]
+    TooManyBackups {
+        /// Limit `backups`.
+        limit: usize,
+    },
+    /// Whoever asked for a backup did not read it.
+    #[error("the backup was not read for `{0:?}`, limit `backup_stall`; begin another")]
+    BackupStalled(Duration),
     /// The first frame of a stream was not a Hello.
     #[error("the first frame of a stream must be a Hello")]
     HelloExpected,
@@ -111,6 +120,10 @@ impl Failure {
             Self::TooManyWatchers { .. } => {
                 ("TOO_MANY_WATCHERS", Code::ResourceExhausted, 503, Later)
             }
+            Self::TooManyBackups { .. } => {
+                ("TOO_MANY_BACKUPS", Code::ResourceExhausted, 503, Later)
+            }
+            Self::BackupStalled(_) => ("BACKUP_STALLED", Code::DeadlineExceeded, 408, Later),
             Self::HelloExpected => ("HELLO_EXPECTED", Code::FailedPrecondition, 400, Never),
             Self::HelloTimeout(_) => ("HELLO_TIMEOUT", Code::DeadlineExceeded, 408, Later),
             Self::HelloInvalid { .. } => ("HELLO_INVALID", Code::InvalidArgument, 400, Never),
@@ -149,6 +162,8 @@ impl Failure {
             | Self::Auth(_)
             | Self::RoleMissing { .. }
             | Self::TooManyWatchers { .. }
+            | Self::TooManyBackups { .. }
+            | Self::BackupStalled(_)
             | Self::HelloExpected
             | Self::HelloTimeout(_)
             | Self::ProtocolUnsupported { .. } => None,
@@ -202,6 +217,7 @@ impl Failure {
                 fact("limit", format!("sessions={limit}"));
             }
             Self::TooManyWatchers { limit } => fact("limit", format!("watchers={limit}")),
+            Self::TooManyBackups { limit } => fact("limit", format!("backups={limit}")),
             Self::Engine(Error::SequenceGone { first }) => {
                 fact("first_sequence", first.to_string());
             }

@@ -150,6 +150,18 @@ impl Batch {
         self.push(key_end, true);
     }
 
+    /// Sets a key in the encoded form in which a scan handed it out.
+    pub fn put_encoded(&mut self, key: &[u8], value: &[u8]) {
+        debug_assert!(
+            key.first().copied().and_then(Table::from_tag).is_some(),
+            "the key must be one that a scan handed out"
+        );
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.push(key_end, true);
+    }
+
     /// Removes `key`, whether or not it was set.
     pub fn delete(&mut self, key: &Key<'_>) {
         key.encode_into(&mut self.bytes);

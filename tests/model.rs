@@ -57,6 +57,8 @@ enum Step {
     Persist,
     /// The round failed: everything since the last one that was written never happened.
     Fail,
+    /// What waits has changed in the log, and is to be read there again.
+    Reread,
     /// The conversation leaves memory and comes back, as at a restart.
     Reload,
 }
@@ -110,6 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1_usize..6).prop_map(|count| Step::Forget { count }),
         3 => Just(Step::Persist),
         1 => Just(Step::Fail),
+        1 => Just(Step::Reread),
         2 => Just(Step::Reload),
     ]
 }
@@ -335,6 +338,18 @@ impl Run {
                 let (cursor, model) = self.written.clone();
                 self.model = model;
                 self.reload(cursor);
+            }
+            // Nothing that is promised changes by it.
+            Step::Reread => {
+                let is_idle = self.machine.is_idle();
+                self.machine.reread();
+                if !is_idle && !self.model.holds_replay() {
+                    // None of them is at hand any more.
+                    self.model.replays.sort_by_key(|replay| replay.sequence);
+                    for replay in &mut self.model.replays {
+                        replay.read = false;
+                    }
+                }
             }
             Step::Reload => {
                 self.reload(self.machine.cursor());

@@ -70,6 +70,8 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         log_retention,
         idempotency_retention,
         disk_reserve_bytes,
+        backups,
+        backup_stall,
         shutdown_grace,
     } = &mut limits;
 
@@ -172,6 +174,8 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         MINUTE..=30 * DAY,
     );
     size(t, "disk_reserve_bytes", disk_reserve_bytes, 0..=1_024 * GIB);
+    count(t, "backups", backups, 1..=100);
+    time(t, "backup_stall", backup_stall, SECOND..=HOUR);
     time(t, "shutdown_grace", shutdown_grace, Duration::ZERO..=HOUR);
 
     agree(&table, &limits);

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::activity::Draft;
 use crate::clock::Timestamp;
+use crate::engine::erase::ErasedPage;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Appended, Session};
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     },
     /// Other settings are in force from now on.
     Reload,
+    /// Erase a user from a page of a log. Answers when that is durable.
+    Erase(Box<Erase>),
     /// No more deliveries are handed over.
     Drain,
     /// Make durable what is not yet, and end. Answers when done.
@@ -208,6 +211,20 @@ pub(crate) struct Acknowledge {
     pub(crate) want_result: bool,
     /// The channel's own id of what it was handed; egress only.
     pub(crate) channel_activity_id: Option<String>,
+}
+
+/// A page of a log to erase a user from.
+#[derive(Debug)]
+pub(crate) struct Erase {
+    pub(crate) conversation: ConversationKey,
+    pub(crate) user: String,
+    /// The page begins after this...
+    pub(crate) after: Sequence,
+    /// ...and ends with this.
+    pub(crate) through: Sequence,
+    /// Whoever asks has seen nothing later: if there is nothing, the account goes as well.
+    pub(crate) at_end: bool,
+    pub(crate) reply: oneshot::Sender<Result<ErasedPage, Error>>,
 }
 
 /// How deliveries are given back.

@@ -432,6 +432,28 @@ impl Subscription {
         self.rests_until = None;
     }
 
+    /// Lets go of what waits and is not held: it has changed, and is read from the log again.
+    pub fn reread(&mut self) {
+        if self.idle {
+            return;
+        }
+        let held = match self.holds_replay() {
+            true => 0,
+            false => {
+                self.reread_replay();
+                self.held.len()
+            }
+        };
+        let loose = self.waiting.split_off(held);
+        let counted = loose.iter().filter(|waiting| waiting.attempts > 0);
+        let counted = counted.map(|waiting| (waiting.entry.sequence, waiting.attempts));
+        self.unread.later.splice(..0, counted);
+        let bytes = loose.iter().map(|waiting| waiting.entry.activity.len());
+        self.waiting_bytes -= bytes.sum::<usize>();
+        let kept = self.waiting.back().map(|waiting| waiting.entry.sequence);
+        self.known_to = kept.unwrap_or(self.finished);
+    }
+
     /// Notes that retention has removed everything before `first`.
     pub fn forget_before(&mut self, first: Sequence) {
         self.forget_replays(|letter| letter < first);

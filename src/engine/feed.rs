@@ -80,6 +80,11 @@ impl Feed {
         });
     }
 
+    /// Empties the window: what was in it has changed, and followers read the log.
+    pub(crate) fn forget(&self) {
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+    }
+
     /// What follows `position` in the window; `None` when the window starts later.
     fn recent_after(&self, position: Sequence) -> Option<Vec<Arc<Entry>>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);

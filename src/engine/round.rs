@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::engine::command::{Dealt, Followed, Reply};
+use crate::engine::erase::ErasedPage;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
@@ -64,6 +65,10 @@ enum Effect {
     Written(
         oneshot::Sender<Result<Option<Etag>, Error>>,
         Result<Option<Etag>, Error>,
+    ),
+    Erased(
+        oneshot::Sender<Result<ErasedPage, Error>>,
+        Result<ErasedPage, Error>,
     ),
 }
 
@@ -168,6 +173,14 @@ impl Round {
         self.effects.push(Effect::Written(reply, written));
     }
 
+    pub(crate) fn erased(
+        &mut self,
+        reply: oneshot::Sender<Result<ErasedPage, Error>>,
+        erased: Result<ErasedPage, Error>,
+    ) {
+        self.effects.push(Effect::Erased(reply, erased));
+    }
+
     /// Tells everyone, now that the round is as durable as it asked for.
     pub(crate) fn conclude(self, limits: &Limits) {
         for effect in self.effects {
@@ -184,6 +197,7 @@ impl Round {
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
                 Effect::Dealt(reply, dealt) => drop(reply.send(dealt)),
                 Effect::Written(reply, written) => drop(reply.send(written)),
+                Effect::Erased(reply, erased) => drop(reply.send(erased)),
             }
         }
         // Last, so that a stream that ends has said everything.
@@ -217,6 +231,9 @@ impl Round {
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
                 Effect::Written(reply, written) => {
                     drop(reply.send(written.and_then(|_| Err(why()))));
+                }
+                Effect::Erased(reply, erased) => {
+                    drop(reply.send(erased.and_then(|_| Err(why()))));
                 }
             }
         }

@@ -16,6 +16,7 @@ mod append;
 mod attach;
 mod change;
 mod dispatch;
+mod erase;
 mod filter;
 mod lease;
 mod letters;
@@ -42,7 +43,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
-use crate::engine::command::{Backlog, Command};
+use crate::engine::command::{Backlog, Command, Erase};
 use crate::engine::conversation::Conversation;
 use crate::engine::lock;
 use crate::engine::round::Round;
@@ -271,6 +272,8 @@ pub(crate) struct Shard {
     draining: bool,
     /// The round that is being written.
     flight: Option<write::Flight>,
+    /// Pages that a user is to be erased from: of each caller one.
+    erasing: VecDeque<Box<Erase>>,
     /// Results that were kept since the shard began.
     kept: filter::Filter,
 }
@@ -312,6 +315,7 @@ impl Shard {
             paused_until: Timestamp::default(),
             draining: false,
             flight: None,
+            erasing: VecDeque::new(),
             kept: filter::Filter::default(),
             settings,
             shared,
@@ -419,6 +423,7 @@ impl Shard {
         self.tick(round);
         self.retain(round);
         self.pump_all(round);
+        self.erase_next(round);
     }
 
     fn decide(
@@ -459,6 +464,7 @@ impl Shard {
             // Whichever they are by now: of two reloads, the later one stays everywhere.
             Command::Reload => self.settings = self.shared.settings.get(),
             Command::Drain => self.begin_drain(round),
+            Command::Erase(erase) => self.erasing.push_back(erase),
             Command::Stop(done) => return Some(done),
         }
         None

@@ -31,12 +31,12 @@ impl FileId {
     }
 
     /// The day since 1970 in whose folder it is.
-    pub(super) fn day(&self) -> u64 {
+    pub(crate) fn day(&self) -> u64 {
         self.day
     }
 
     /// Its name in that folder.
-    pub(super) fn random(&self) -> &str {
+    pub(crate) fn random(&self) -> &str {
         &self.random
     }
 }

@@ -34,6 +34,7 @@ pub fn all<F: FnMut() -> Arc<dyn Store>>(mut fresh: impl FnMut() -> F) {
         tables_are_apart,
         breaking_stops_the_scan,
         scans_see_one_moment,
+        a_scan_of_everything_sees_one_moment_of_all_tables,
         listings_are_newest_first,
         what_a_scan_hands_out_can_be_deleted,
         opening_again_keeps_what_was_synced,
@@ -450,6 +451,47 @@ pub fn listings_are_newest_first(open: Open<'_>) {
     let after = Some((Timestamp(1003), &conversations[3]));
     assert_eq!(starts(KeyRange::listing(by, after)), [1002, 1001, 1000]);
     assert_eq!(starts(KeyRange::listing(ListBy::All, None)), [] as [u64; 0]);
+}
+
+/// A scan of everything visits all tables in key order, and sees none of what is committed while it
+/// goes on, whichever table that is in.
+pub fn a_scan_of_everything_sees_one_moment_of_all_tables(open: Open<'_>) {
+    let store = open();
+    let tables = [
+        head(conversation(1)),
+        activity(conversation(1), 1),
+        Key::Receipt {
+            conversation: conversation(1),
+            sequence: Sequence(1),
+        },
+    ];
+    let write = |text: &str| {
+        commit(
+            &*store,
+            Durability::Buffered,
+            &tables.map(|key| (key, text)),
+        )
+    };
+    for order in [Order::Ascending, Order::Descending] {
+        write("before");
+        let mut seen = Vec::new();
+        let visited = store.scan(&KeyRange::everything(), order, &mut |key, value| {
+            if Table::from_tag(key[0]) == Some(Table::Meta) {
+                return ControlFlow::Continue(());
+            }
+            // The visitor may not use the store: others do.
+            std::thread::scope(|scope| drop(scope.spawn(|| write("after"))));
+            assert_eq!(value, "before");
+            seen.push(key.to_vec());
+            ControlFlow::Continue(())
+        });
+        visited.expect("it can be read");
+        let mut expected = tables.map(|key| key.encode()).to_vec();
+        if order == Order::Descending {
+            expected.reverse();
+        }
+        assert_eq!(seen, expected);
+    }
 }
 
 /// Keys can be deleted in the form a scan hands them out in, as whole generations are.

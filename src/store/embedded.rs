@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use fjall::compaction::Leveled;
 use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, LsmError,
-    OwnedWriteBatch, PersistMode, Readable,
+    OwnedWriteBatch, PersistMode,
 };
 
 use self::journal::Damage;
@@ -24,9 +24,12 @@ use crate::proto::storage;
 
 mod journal;
 mod rounds;
+mod scan;
 
 /// Its own file beside the database's: held before anything in the folder is looked at.
 const LOCK: &str = "in_use.lock";
+/// The database's own, with something in it once the database is whole.
+const VERSION: &str = "version";
 
 /// The length of a key is two bytes in the journal.
 const KEY_LIMIT_BYTES: usize = u16::MAX as usize;
@@ -170,6 +173,13 @@ impl Embedded {
         Ok(store)
     }
 
+    /// Whether there is a store in the folder `path`, open or not. [`open`](Self::open) would make one.
+    #[must_use]
+    pub fn is_at(path: &Path) -> bool {
+        let version = path.join(VERSION).metadata();
+        version.is_ok_and(|metadata| metadata.len() > 0)
+    }
+
     /// How often the store was opened, this time included: from 1, and durable, so that what is
     /// made of it is never made again.
     #[must_use]
@@ -249,28 +259,14 @@ impl Store for Embedded {
         if range.is_empty() {
             return Ok(());
         }
-        let keyspace = self.keyspaces.of(range.within());
-        let bounds = (Bound::Included(range.start()), Bound::Excluded(range.end()));
-        let snapshot = self.database.snapshot();
-        let mut entries = guarded(|| Ok(snapshot.range::<&[u8], _>(keyspace, bounds)))
-            .map_err(|f| self.fail(f))?;
-        loop {
-            let entry = guarded(|| {
-                let entry = match order {
-                    Order::Ascending => entries.next(),
-                    Order::Descending => entries.next_back(),
-                };
-                entry.map(fjall::Guard::into_inner).transpose()
-            });
-            match entry.map_err(|failure| self.fail(failure))? {
-                Some((key, value)) => {
-                    if visit(&key, Bytes::from_owner(value)).is_break() {
-                        return Ok(());
-                    }
-                }
-                None => return Ok(()),
-            }
-        }
+        scan::scan(
+            &self.keyspaces,
+            &self.database.snapshot(),
+            range,
+            order,
+            visit,
+        )
+        .map_err(|failure| self.fail(failure))
     }
 
     fn free_bytes(&self) -> Result<u64, Error> {
@@ -443,7 +439,7 @@ fn lock(path: &Path, place: &str) -> Result<File, Error> {
 /// Removes what a process left behind that ended while it created the store, which the database
 /// would take for somebody else's files.
 fn remove_unfinished(path: &Path) -> io::Result<()> {
-    let version = path.join("version");
+    let version = path.join(VERSION);
     let is_finished = match version.metadata() {
         Ok(metadata) => metadata.len() > 0,
         Err(error) if error.kind() == ErrorKind::NotFound => false,

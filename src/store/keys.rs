@@ -109,7 +109,7 @@ pub enum Key<'a> {
 
     /// One activity of a log.
     ///
-    /// Lives for the log's retention. Written once, and again when the activity is updated.
+    /// Lives for the log's retention. Written once, and again when someone is erased from it.
     /// Key: tag, number, sequence: u64. Value: `storage.Activity`.
     Activity {
         /// Whose log.

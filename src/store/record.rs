@@ -233,6 +233,15 @@ pub fn decode_content(key: &Key<'_>, content: Bytes) -> Result<prost_types::Stru
     decode(key, content)
 }
 
+/// Decodes what is no record of a store: a part of a backup.
+///
+/// # Errors
+///
+/// In words, naming `what`.
+pub fn decode_part<M: Message + Default>(what: &str, value: Bytes) -> Result<M, String> {
+    M::decode(value).map_err(|error| format!("its {what} cannot be decoded: {error}"))
+}
+
 fn decode<M: Message + Default>(key: &Key<'_>, value: Bytes) -> Result<M, Error> {
     M::decode(value).map_err(|error| Error::Corrupt {
         what: format!("the record `{key}` cannot be decoded: {error}"),

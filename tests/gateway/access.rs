@@ -370,3 +370,24 @@ async fn a_bot_that_names_none_means_itself_and_others_must_name_one() {
         assert_eq!(names, [&format!("bot:{bot}")]);
     }
 }
+
+#[tokio::test]
+async fn only_an_admin_looks_after_the_gateway() {
+    let gateway = guarded().await;
+    for role in ROLES {
+        let mut admin = gateway.wire_with(role).await.admin();
+        let backup = within("a backup", admin.backup(v1::BackupRequest {})).await;
+        let erase = admin.erase_user(v1::EraseUserRequest {
+            channel_id: "web".to_owned(),
+            user_id: "nobody".to_owned(),
+        });
+        let erase = within("an erasure", erase).await;
+        if role == "admin" {
+            backup.expect("it begins");
+            assert!(erase.expect("it may").into_inner().done);
+        } else {
+            refused(backup, Code::PermissionDenied, "ROLE_MISSING");
+            refused(erase, Code::PermissionDenied, "ROLE_MISSING");
+        }
+    }
+}

@@ -18,6 +18,8 @@ mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::config::{Config, Overrides};
 use turnwire::proto::v1;
 use turnwire::server::{Parts, Server};
-use turnwire::store::Memory;
+use turnwire::store::{KeyRange, Memory, Order, Store};
 
 pub(crate) use activities::{message, padded, text};
 pub(crate) use adapter::Adapter;
@@ -117,6 +119,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) struct Setup {
     config: Config,
     on_disk: bool,
+    data: Option<PathBuf>,
     logs: Option<Logs>,
 }
 
@@ -146,6 +149,13 @@ impl Setup {
         self
     }
 
+    /// Keeps everything in this folder, uploaded files as well.
+    pub(crate) fn in_folder(mut self, data: &Path) -> Self {
+        self.config.data_dir = data.to_owned();
+        self.data = Some(data.to_owned());
+        self
+    }
+
     /// Writes all that it logs to where a test reads it.
     pub(crate) fn logged(mut self, logs: &Logs) -> Self {
         self.logs = Some(logs.clone());
@@ -153,10 +163,10 @@ impl Setup {
     }
 
     pub(crate) async fn start(self) -> Gateway {
-        let kept = if self.on_disk {
-            Kept::folder()
-        } else {
-            Kept::memory()
+        let kept = match self.data {
+            Some(data) => Kept::at(&data),
+            None if self.on_disk => Kept::folder(),
+            None => Kept::memory(),
         };
         // Some day in 2026, at no round number.
         let clock = Arc::new(Manual::new(Timestamp(1_767_312_345_678)));
@@ -208,6 +218,7 @@ impl Gateway {
         Setup {
             config,
             on_disk: false,
+            data: None,
             logs: None,
         }
     }
@@ -319,6 +330,21 @@ impl Gateway {
     /// The store, when it is in memory.
     pub(crate) fn memory(&self) -> &Memory {
         self.kept.in_memory()
+    }
+
+    /// Whether some record of a store in memory has this text in it.
+    pub(crate) fn stores(&self, text: &str) -> bool {
+        let mut found = false;
+        let all = KeyRange::everything();
+        let scanned = self
+            .memory()
+            .scan(&all, Order::Ascending, &mut |key, value| {
+                let has = |bytes: &[u8]| bytes.windows(text.len()).any(|at| at == text.as_bytes());
+                found |= has(key) || has(&value);
+                ControlFlow::Continue(())
+            });
+        scanned.expect("it can be read");
+        found
     }
 
     /// Where everything is kept.
@@ -458,10 +484,15 @@ impl Gateway {
 
     /// A series of the metrics.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let value = self.try_metric(series).await;
+        value.unwrap_or_else(|| panic!("no `{series}` in the metrics"))
+    }
+
+    /// A series of the metrics, if it was counted already.
+    pub(crate) async fn try_metric(&self, series: &str) -> Option<f64> {
         let (_, body) = http::get(self.address(), "/metrics").await;
-        let line = body.lines().find_map(|line| line.strip_prefix(series));
-        let value = line.unwrap_or_else(|| panic!("no `{series}` in {body}"));
-        value.trim().parse().expect("a number")
+        let value = body.lines().find_map(|line| line.strip_prefix(series))?;
+        Some(value.trim().parse().expect("a number"))
     }
 
     /// An answer over HTTP/1.1.

@@ -19,6 +19,7 @@ mod promise_11_slow_is_not_lost;
 mod promise_all_under_chaos;
 
 mod access;
+mod backup;
 mod bad_input;
 mod changes;
 mod channel;
@@ -26,6 +27,7 @@ mod conversations;
 mod direct_line;
 mod direct_line_uploads;
 mod drains;
+mod erase;
 mod operations;
 mod selectors;
 mod state;

@@ -17,6 +17,7 @@ async fn health_says_serving_for_every_service() {
     let mut client = HealthClient::new(gateway.wire().channel);
     for service in [
         "",
+        "turnwire.v1.AdminService",
         "turnwire.v1.BotService",
         "turnwire.v1.ChannelService",
         "turnwire.v1.ConversationService",
@@ -74,6 +75,7 @@ async fn reflection_lists_every_service() {
         [
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
+            "turnwire.v1.AdminService",
             "turnwire.v1.BotService",
             "turnwire.v1.ChannelService",
             "turnwire.v1.ConversationService",

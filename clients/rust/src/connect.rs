@@ -10,6 +10,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
+use crate::proto::admin_service_client::AdminServiceClient;
 use crate::proto::bot_service_client::BotServiceClient;
 use crate::proto::channel_service_client::ChannelServiceClient;
 use crate::proto::conversation_service_client::ConversationServiceClient;
@@ -156,6 +157,10 @@ impl Client {
 
     pub(crate) fn state_service(&self) -> StateServiceClient<Service> {
         StateServiceClient::new(self.service.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn admin_service(&self) -> AdminServiceClient<Service> {
+        AdminServiceClient::new(self.service.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn error(&self, status: tonic::Status) -> Error {

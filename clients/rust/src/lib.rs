@@ -9,6 +9,7 @@ mod error;
 pub mod frames;
 mod random;
 
+pub mod admin;
 pub mod bot;
 pub mod channel;
 pub mod conversations;

@@ -66,6 +66,12 @@ impl Subscription {
         self.idle &= self.replays.is_empty();
     }
 
+    /// Lets go of the next one, which no session has: it is read again.
+    pub(super) fn reread_replay(&mut self) {
+        self.replay = None;
+        self.replays.make_contiguous().sort_unstable();
+    }
+
     /// Takes back dead letters that were to be handed over again, but none that is held.
     pub fn forget_replays(&mut self, is_gone: impl Fn(Sequence) -> bool) {
         let held = self

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Shard;
+use crate::activity::erase::is_erased_member;
 use crate::activity::{Draft, Kind};
 use crate::engine::conversation::Conversation;
 use crate::engine::round::Round;
@@ -41,7 +42,7 @@ impl Shard {
             let flight = self.flight.as_ref();
             let is_new = round.removed_members.remove(&encoded)
                 || flight.is_some_and(|flight| flight.round.removed_members.contains(&encoded))
-                || !matches!(self.shared.store.get(&key), Ok(Some(_)));
+                || !matches!(self.shared.store.get(&key), Ok(Some(known)) if !is_erased_member(&known));
             if renew || is_new {
                 record::put(&mut round.batch, &key, account);
             }

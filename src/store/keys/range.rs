@@ -9,12 +9,24 @@ use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
 /// Keys next to each other: from the first, included, to the end, not included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
-    table: Table,
+    /// `None`: all of them.
+    table: Option<Table>,
     start: Vec<u8>,
     end: Vec<u8>,
 }
 
 impl KeyRange {
+    /// Every key of every table: what a backup reads.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            table: None,
+            start: Vec::new(),
+            // After every tag.
+            end: vec![u8::MAX],
+        }
+    }
+
     /// The whole of a table.
     #[must_use]
     pub fn table(table: Table) -> Self {
@@ -124,7 +136,7 @@ impl KeyRange {
             start = successor(Key::State { bot, about, name });
         }
         Self {
-            table: Table::State,
+            table: Some(Table::State),
             start,
             end,
         }
@@ -145,16 +157,31 @@ impl KeyRange {
         let mut end = vec![table.tag()];
         end.extend_from_slice(&number.to_be_bytes());
         Self {
-            table,
+            table: Some(table),
             start: vec![table.tag()],
             end,
         }
     }
 
-    /// The table that all of the range is in.
+    /// The table that all of the range is in; `None` when it is [`everything`](Self::everything).
     #[must_use]
-    pub fn within(&self) -> Table {
+    pub fn within(&self) -> Option<Table> {
         self.table
+    }
+
+    /// The range, table by table, in key order: for stores that keep tables apart.
+    pub fn by_table(&self) -> impl DoubleEndedIterator<Item = (Table, Self)> {
+        let tables = match &self.table {
+            Some(table) => std::slice::from_ref(table),
+            None => &Table::ALL,
+        };
+        tables.iter().map(|table| {
+            let part = match self.table {
+                Some(_) => self.clone(),
+                None => Self::table(*table),
+            };
+            (*table, part)
+        })
     }
 
     /// The first key that may be in the range.
@@ -177,7 +204,7 @@ impl KeyRange {
 
     fn between(first: Key<'_>, last: Key<'_>) -> Self {
         Self {
-            table: first.table(),
+            table: Some(first.table()),
             start: first.encode(),
             end: successor(last),
         }
@@ -191,7 +218,7 @@ impl KeyRange {
             prefix
         };
         Self {
-            table,
+            table: Some(table),
             start: prefix(conversation.0),
             end: match conversation.0.checked_add(1) {
                 Some(next) => prefix(next),
@@ -208,7 +235,7 @@ impl KeyRange {
             *last += 1;
         }
         Self {
-            table,
+            table: Some(table),
             start: prefix,
             end,
         }

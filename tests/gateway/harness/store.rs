@@ -1,7 +1,7 @@
 //! Stores that outlive a gateway, and can be cut off from it.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -13,8 +13,15 @@ use turnwire::store::{self, Batch, Durability, Error, Key, KeyRange, Memory, Sto
 
 /// Where things are kept while gateways come and go.
 pub(crate) enum Kept {
-    Memory { store: Memory, epoch: AtomicU32 },
-    Folder(TempDir),
+    Memory {
+        store: Memory,
+        epoch: AtomicU32,
+    },
+    Folder {
+        path: PathBuf,
+        /// Removes it, unless that is the test's.
+        _owner: Option<TempDir>,
+    },
 }
 
 impl Kept {
@@ -26,13 +33,24 @@ impl Kept {
     }
 
     pub(super) fn folder() -> Self {
-        Self::Folder(TempDir::new().expect("a folder"))
+        let folder = TempDir::new().expect("a folder");
+        Self::Folder {
+            path: folder.path().to_owned(),
+            _owner: Some(folder),
+        }
+    }
+
+    pub(super) fn at(path: &Path) -> Self {
+        Self::Folder {
+            path: path.to_owned(),
+            _owner: None,
+        }
     }
 
     pub(super) fn in_memory(&self) -> &Memory {
         match self {
             Self::Memory { store, .. } => store,
-            Self::Folder(_) => panic!("the store is on disk"),
+            Self::Folder { .. } => panic!("the store is on disk"),
         }
     }
 
@@ -40,7 +58,7 @@ impl Kept {
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Memory { .. } => panic!("the store is in memory"),
-            Self::Folder(folder) => folder.path(),
+            Self::Folder { path, .. } => path,
         }
     }
 
@@ -50,8 +68,8 @@ impl Kept {
                 let epoch = epoch.fetch_add(1, Ordering::Relaxed) + 1;
                 (Arc::new(store.clone()), epoch)
             }
-            Self::Folder(folder) => {
-                let store = Embedded::open(folder.path(), &Options::default())?;
+            Self::Folder { path, .. } => {
+                let store = Embedded::open(path, &Options::default())?;
                 let epoch = store.epoch();
                 (Arc::new(store), epoch)
             }

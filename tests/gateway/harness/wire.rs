@@ -9,6 +9,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use turnwire::proto::v1::admin_service_client::AdminServiceClient;
 use turnwire::proto::v1::bot_service_client::BotServiceClient;
 use turnwire::proto::v1::channel_service_client::ChannelServiceClient;
 use turnwire::proto::v1::conversation_service_client::ConversationServiceClient;
@@ -79,6 +80,10 @@ impl Wire {
 
     fn service(&self) -> Service {
         InterceptedService::new(self.channel.clone(), self.bearer.clone())
+    }
+
+    pub(crate) fn admin(&self) -> AdminServiceClient<Service> {
+        AdminServiceClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     pub(crate) fn bots(&self) -> BotServiceClient<Service> {

@@ -1,0 +1,192 @@
+//! Erasing a user from a page of a log.
+//!
+//! Done as a round ends, one page in each. Then no other round is in the air, so the store has all that
+//! memory has but this round's; and what this round hands over it has handed over, so the log is not read
+//! again before the tombstones are in it. Two erasures of one page would each write back what the other
+//! removed: hence one in a round.
+
+use std::ops::ControlFlow;
+
+use super::Shard;
+use crate::activity::erase::{self, Erased};
+use crate::engine::command::Erase;
+use crate::engine::erase::ErasedPage;
+use crate::engine::error::Error;
+use crate::engine::round::Round;
+use crate::id::Sequence;
+use crate::proto::{storage, v1};
+use crate::store::keys::{self, Key, KeyRange, ListBy};
+use crate::store::record::{self, ActivityRecord};
+use crate::store::{self, Order};
+
+/// In place of what was said when an erased activity was parked.
+const REASON: &str = "erased";
+
+impl Shard {
+    /// Does the next page. While there are more, the next round does not wait.
+    pub(super) fn erase_next(&mut self, round: &mut Round) {
+        let Some(erase) = self.erasing.pop_front() else {
+            return;
+        };
+        self.unfinished |= !self.erasing.is_empty();
+        let page = self.erase_page(&erase, round);
+        if page.is_ok() {
+            round.must_be_durable();
+        }
+        round.erased(erase.reply, page);
+    }
+
+    fn erase_page(&mut self, erase: &Erase, round: &mut Round) -> Result<ErasedPage, Error> {
+        let slot = self.resident(&erase.conversation, round)?;
+        let mut page = ErasedPage::default();
+        for (sequence, record) in self.page(slot, erase)? {
+            let by_channel = record.bot_id.is_empty();
+            let corrupt = |_| store::Error::Corrupt {
+                what: format!("activity {sequence} of `{}`", erase.conversation),
+            };
+            let left = erase::erase(&record.activity, &erase.user, by_channel).map_err(corrupt)?;
+            let activity = match left {
+                Erased::Untouched => continue,
+                Erased::Named(activity) => {
+                    page.named += 1;
+                    activity
+                }
+                Erased::Said(activity) => {
+                    page.activities += 1;
+                    self.erase_reasons(slot, sequence, round)?;
+                    activity
+                }
+            };
+            let key = Key::Activity {
+                conversation: self.conversations[slot].number,
+                sequence,
+            };
+            let left = ActivityRecord {
+                append_time: crate::clock::Timestamp(record.append_time_ms),
+                author: record.author,
+                bot_id: &record.bot_id,
+                activity_id: &record.activity_id,
+                activity: &activity,
+                // As it was: newer ones are elsewhere.
+                head: &record.head,
+            };
+            record::put_activity(&mut round.batch, &key, &left);
+        }
+        if page.activities + page.named > 0 {
+            self.forget_entries(slot, round);
+        }
+        // Who has gone on speaking meanwhile is in a later page.
+        page.is_last = erase.at_end && self.conversations[slot].last == erase.through;
+        if page.is_last {
+            self.erase_member(slot, &erase.user, round);
+        }
+        Ok(page)
+    }
+
+    /// The records of a page, but for what retention has removed, be it in this round.
+    fn page(
+        &self,
+        slot: usize,
+        erase: &Erase,
+    ) -> Result<Vec<(Sequence, storage::Activity)>, store::Error> {
+        let conversation = &self.conversations[slot];
+        let from = erase.after.next().max(conversation.first);
+        let through = erase.through.min(conversation.durable);
+        let range = KeyRange::activities(conversation.number, from..=through);
+        let mut records = Vec::new();
+        let mut corrupt = None;
+        let visited = self
+            .shared
+            .store
+            .scan(&range, Order::Ascending, &mut |key, value| {
+                let read = keys::decode_activity(key).and_then(|sequence| {
+                    let key = Key::Activity {
+                        conversation: conversation.number,
+                        sequence,
+                    };
+                    Ok((sequence, record::decode_activity(&key, value)?))
+                });
+                match read {
+                    Ok(read) => records.push(read),
+                    Err(error) => {
+                        corrupt = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+                ControlFlow::Continue(())
+            });
+        visited?;
+        corrupt.map_or(Ok(records), Err)
+    }
+
+    /// Takes what a bot or a channel said about an activity, when it was parked, from its dead letters.
+    fn erase_reasons(
+        &self,
+        slot: usize,
+        sequence: Sequence,
+        round: &mut Round,
+    ) -> Result<(), store::Error> {
+        let conversation = &self.conversations[slot];
+        for seat in &conversation.seats {
+            let key = Key::DeadLetter {
+                conversation: conversation.number,
+                bot: seat.reader.id(),
+                sequence,
+            };
+            if let Some(letter) = self.shared.store.get(&key)? {
+                let letter = storage::DeadLetter {
+                    reason: REASON.to_owned(),
+                    ..record::decode_dead_letter(&key, letter)?
+                };
+                record::put(&mut round.batch, &key, &letter);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of entries in memory: from now on they are read from the log. What sessions hold stays.
+    fn forget_entries(&mut self, slot: usize, round: &mut Round) {
+        // If the round fails, all of the conversation is read again.
+        self.touch(slot, round);
+        let conversation = &mut self.conversations[slot];
+        for seat in &mut conversation.seats {
+            seat.subscription.reread();
+        }
+        if let Some(feed) = conversation.feed.upgrade() {
+            feed.forget();
+        }
+    }
+
+    /// Leaves of a member an id, and takes the conversation off the list of the user's.
+    fn erase_member(&mut self, slot: usize, user: &str, round: &mut Round) {
+        self.touch(slot, round);
+        let conversation = &mut self.conversations[slot];
+        // Who speaks again is a new member, and in the list again: at once, though the store still has
+        // the old one.
+        conversation.known_members.remove(user);
+        let key = Key::Member {
+            conversation: conversation.number,
+            member: user,
+        };
+        // One who has left is none; an unreadable store shows when the round is written.
+        let left = !matches!(self.shared.store.get(&key), Ok(Some(_)));
+        if !left && !round.removed_members.contains(&key.encode()) {
+            round.removed_members.insert(key.encode());
+            record::put(&mut round.batch, &key, &erase::erased_member(user));
+        }
+        let listing = Key::Listing {
+            by: ListBy::User(&conversation.key.channel, user),
+            start: conversation.start_time,
+            conversation: &conversation.key,
+        };
+        round.batch.delete(&listing);
+        let account: Option<&mut v1::ChannelAccount> = conversation.reference.user.as_mut();
+        let theirs = account.filter(|account| account.id.as_deref() == Some(user));
+        if theirs.is_some_and(erase::reduce) {
+            let key = Key::Conversation {
+                conversation: &conversation.key,
+            };
+            record::put(&mut round.batch, &key, &conversation.conversation_record());
+        }
+    }
+}
