@@ -6,6 +6,7 @@ mod descriptors;
 mod escape;
 mod exit;
 mod fresh;
+mod hangup;
 mod interrupt;
 mod json;
 mod output;

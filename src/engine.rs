@@ -27,10 +27,11 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::info;
 
 use crate::activity::{self, Draft};
+use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::id::{BotId, ChannelId, ConversationId, ConversationKey};
 use crate::metrics::Metrics;
@@ -58,9 +59,8 @@ pub struct Engine {
 struct Inner {
     shared: Arc<Shared>,
     shards: Vec<mpsc::Sender<Command>>,
-    /// Room for what waits for the shards, and how much there is of it, in bytes.
-    room: Arc<Semaphore>,
-    room_bytes: usize,
+    /// Room for what waits for the shards, in bytes.
+    room: Capacity,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// The attached sessions; one for each subscriber and instance.
     sessions: Mutex<HashMap<(Subscriber, String), Arc<Session>>>,
@@ -68,7 +68,7 @@ struct Inner {
     random: Mutex<StdRng>,
     draining: AtomicBool,
     /// Places for those who watch conversations.
-    watchers: Arc<Semaphore>,
+    watchers: Capacity,
 }
 
 /// Where to start following a conversation.
@@ -143,9 +143,8 @@ impl Engine {
         }
         Ok(Self {
             inner: Arc::new(Inner {
-                watchers: Arc::new(Semaphore::new(limits.watchers)),
-                room: Arc::new(Semaphore::new(limits.shard_bytes)),
-                room_bytes: limits.shard_bytes,
+                watchers: Capacity::new(limits.watchers),
+                room: Capacity::new(limits.shard_bytes),
                 shared,
                 shards,
                 tasks: Mutex::new(tasks),
@@ -243,7 +242,7 @@ impl Engine {
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
         let append = Append {
-            room: self.room(std::slice::from_ref(&draft)).await?,
+            room: self.room(std::slice::from_ref(&draft)).await,
             conversation,
             draft,
             from,
@@ -308,9 +307,6 @@ impl Engine {
         instance: &str,
         credit: Credit,
     ) -> Result<(Link, Events), Error> {
-        if !self.settings().look().bots.contains_key(bot) {
-            return Err(Error::BotUnknown(bot.clone()));
-        }
         self.attach(Subscriber::Bot(bot.clone()), instance, credit)
             .await
     }
@@ -329,9 +325,6 @@ impl Engine {
         capabilities: Option<v1::ChannelCapabilities>,
         credit: Credit,
     ) -> Result<(Link, Events), Error> {
-        if !self.settings().look().channels.contains_key(channel) {
-            return Err(Error::ChannelUnknown(channel.clone()));
-        }
         let subscriber = Subscriber::Egress(channel.clone());
         let attached = self.attach(subscriber, instance, credit).await?;
         if let Some(capabilities) = capabilities {
@@ -350,6 +343,7 @@ impl Engine {
         if self.is_draining() {
             return Err(Error::ShuttingDown);
         }
+        self.check_known(&subscriber)?;
         let number = session::Number(self.inner.next_session.fetch_add(1, Ordering::Relaxed));
         let id = format!("{:032x}", self.random().random::<u128>());
         let (session, events) =
@@ -357,6 +351,8 @@ impl Engine {
         session.grant(credit, &self.limits())?;
         let replaced = {
             let mut sessions = self.sessions();
+            // Once more: what is no longer known when all that is not known is ended must not be here.
+            self.check_known(&subscriber)?;
             let key = (subscriber, instance.to_owned());
             let limit = self.limits().sessions;
             if sessions.len() >= limit && !sessions.contains_key(&key) {
@@ -516,7 +512,7 @@ impl Engine {
         let key = key.or_else(own);
         let conversation = Some(conversation);
         let append = Append {
-            room: self.room(std::slice::from_ref(&draft)).await?,
+            room: self.room(std::slice::from_ref(&draft)).await,
             conversation,
             draft,
             from: Origin::Channel,
@@ -527,14 +523,9 @@ impl Engine {
     }
 
     /// Waits for room for drafts, which is given back when they are decided.
-    async fn room(&self, drafts: &[Draft]) -> Result<Room, Error> {
-        let bytes: usize = drafts.iter().map(|draft| draft.body().len()).sum();
-        let limit = self.inner.room_bytes;
-        let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.inner.room);
-        room.acquire_many_owned(permits)
-            .await
-            .map_err(|_| Error::ShuttingDown)
+    async fn room(&self, drafts: &[Draft]) -> Room {
+        let bytes = drafts.iter().map(|draft| draft.body().len()).sum();
+        self.inner.room.take(bytes).await
     }
 
     async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {

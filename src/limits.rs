@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// The gateway's limits. The configuration's `[limits]` table has the same names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Largest activity, in bytes encoded. Default 1 MiB.
     pub activity_bytes: usize,

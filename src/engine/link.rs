@@ -176,7 +176,7 @@ impl Link {
             (None, Some(cited)) => self.shard_of(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
-        let room = self.engine.room(std::slice::from_ref(&draft)).await?;
+        let room = self.engine.room(std::slice::from_ref(&draft)).await;
         let append = Append {
             room,
             conversation,
@@ -211,7 +211,7 @@ impl Link {
         }
         drop(limits);
         let commit = Commit {
-            room: self.engine.room(&drafts).await?,
+            room: self.engine.room(&drafts).await,
             session: Arc::clone(&self.session),
             frame,
             delivery,

@@ -299,6 +299,13 @@ impl Session {
         }
     }
 
+    /// Ends the session of a stream that says why by itself.
+    pub(crate) fn close(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            self.ending.notify_one();
+        }
+    }
+
     /// Waits until the session is ended. One task may wait.
     pub async fn ended(&self) {
         self.ending.notified().await;

@@ -19,6 +19,7 @@ mod filter;
 mod members;
 pub(super) mod once;
 mod queue;
+mod reseat;
 mod residency;
 mod retention;
 mod write;
@@ -214,6 +215,10 @@ pub(crate) struct Shard {
     attached: HashMap<session::Number, Attached>,
     held: HashMap<DeliveryId, Place>,
     timers: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// Counts reloads; tells conversations that were not looked at since the last one.
+    reloads: u64,
+    /// The first slot of those that are still to be looked at after a reload.
+    next_reseated: Option<usize>,
     /// Resident conversations, the one looked at longest ago first.
     leaving: VecDeque<(usize, u64)>,
     /// Counts conversations that came into memory; tells two users of a slot apart.
@@ -260,6 +265,8 @@ impl Shard {
             attached: HashMap::new(),
             held: HashMap::new(),
             timers: BinaryHeap::new(),
+            reloads: 0,
+            next_reseated: None,
             leaving: VecDeque::new(),
             residencies: 0,
             unsorted: live.into_iter().map(Unsorted::Marked).collect(),
@@ -375,6 +382,7 @@ impl Shard {
     fn end(&mut self, round: &mut Round) {
         self.shared.metrics.round_size.observe(round.decided as f64);
         round.pump.append(&mut self.pump_next);
+        self.reseat_some(round);
         self.sort(round);
         self.fire_timers(round);
         self.tick(round);
@@ -412,8 +420,7 @@ impl Shard {
                 let followed = self.follow(&conversation, round);
                 round.followed(reply, followed);
             }
-            // Whichever they are by now: of two reloads, the later one stays everywhere.
-            Command::Reload => self.settings = self.shared.settings.get(),
+            Command::Reload => self.reload(),
             Command::Drain => self.draining = true,
             Command::Stop(done) => return Some(done),
         }

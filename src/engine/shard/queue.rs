@@ -58,6 +58,11 @@ impl Queue {
         Some(next)
     }
 
+    /// Every conversation in it, those that are served next first.
+    pub(super) fn into_keys(self) -> impl Iterator<Item = ConversationKey> {
+        self.again.into_iter().chain(self.ready)
+    }
+
     /// Puts back what was taken, to be served next.
     pub(super) fn put_back(&mut self, key: ConversationKey, lane: Lane) {
         self.queued.insert(key.clone(), Backlog::default());
