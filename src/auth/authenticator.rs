@@ -49,9 +49,10 @@ pub struct Authenticator {
 
 /// The principals in force.
 pub(super) struct Known {
-    /// In no order that tells anything; looked through whole for each caller.
+    /// Looked through whole for each caller.
     tokens: Vec<(Digest, Arc<Principal>)>,
-    /// The same, for those who were let in before: their digests are no secret of theirs any more.
+    /// The same, to look again at those who were let in before, who may be many. How long that takes
+    /// tells nothing: they have shown their token.
     by_digest: HashMap<Digest, Arc<Principal>>,
     /// Set when there are no principals: whoever calls is this one.
     open: Option<Arc<Principal>>,

@@ -114,7 +114,10 @@ impl Reloader {
     /// [`Error::Fixed`] when it changes what only a restart can, [`Error::Store`]: nothing has changed.
     /// [`Error::Engine`] when the gateway is going down.
     pub async fn reload(&self, config: Config) -> Result<Changes, Error> {
-        let applied = self.apply(config).await;
+        let this = self.clone();
+        // On a task of its own: one who waits no longer must not leave it half done.
+        let applied = tokio::spawn(async move { this.apply(config).await }).await;
+        let applied = applied.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()));
         let changes = applied.map_err(|error| self.refused(error))?;
         self.inner.engine.metrics().reloads.applied.inc();
         info!(%changes, "the configuration was read again and is in force");

@@ -23,3 +23,4 @@ mod conversations;
 mod direct_line;
 mod direct_line_uploads;
 mod operations;
+mod reload;
