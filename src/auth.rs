@@ -7,8 +7,10 @@ mod authenticator;
 mod principal;
 mod role;
 pub mod secret;
+mod standing;
 
 pub(crate) use authenticator::bearer_token;
-pub use authenticator::{Authenticator, Credentials, Error};
+pub use authenticator::{Authenticator, Caller, Credentials, Error};
 pub use principal::Principal;
 pub use role::{ParseRoleError, Role};
+pub use standing::{Lost, Needs, Standing};

@@ -6,6 +6,7 @@ mod descriptors;
 mod escape;
 mod exit;
 mod fresh;
+mod hangup;
 mod interrupt;
 mod json;
 mod output;
@@ -58,7 +59,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a gateway
+    /// Run a gateway; on SIGHUP it reads its configuration again
     Serve(serve::Args),
     /// Run a gateway to try things with, with an echo bot
     Dev(dev::Args),

@@ -6,6 +6,7 @@
 //! `${NAME:-default}`, and `$$` for a dollar. `turnwire.example.toml` shows every key.
 
 mod bot;
+mod changes;
 mod channel;
 mod direct_line;
 mod environment;
@@ -28,6 +29,7 @@ use crate::auth::Credentials;
 use crate::limits::Limits;
 
 pub use bot::{Bot, OnPoison};
+pub use changes::{Changes, Names, Setting};
 pub use channel::{Channel, Kind, Outbound};
 pub use log::{Format, Log};
 pub use problem::{Error, Place, Problem};

@@ -32,9 +32,11 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::activity;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::id::{BotId, ChannelId, ConversationId, ConversationKey, DeliveryId};
 use crate::metrics::Metrics;
@@ -64,9 +66,8 @@ pub struct Engine {
 struct Inner {
     shared: Arc<Shared>,
     shards: Vec<mpsc::Sender<Command>>,
-    /// Room for what waits for the shards, and how much there is of it, in bytes.
-    room: Arc<Semaphore>,
-    room_bytes: usize,
+    /// Room for what waits for the shards, in bytes.
+    room: Capacity,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// The attached sessions; one for each subscriber and instance.
     sessions: Mutex<HashMap<(Subscriber, String), Arc<Session>>>,
@@ -74,7 +75,7 @@ struct Inner {
     random: Mutex<StdRng>,
     draining: AtomicBool,
     /// Places for those who watch conversations.
-    watchers: Arc<Semaphore>,
+    watchers: Capacity,
 }
 
 /// Where to start following a conversation.
@@ -150,9 +151,8 @@ impl Engine {
         }
         Ok(Self {
             inner: Arc::new(Inner {
-                watchers: Arc::new(Semaphore::new(limits.watchers)),
-                room: Arc::new(Semaphore::new(limits.shard_bytes)),
-                room_bytes: limits.shard_bytes,
+                watchers: Capacity::new(limits.watchers),
+                room: Capacity::new(limits.shard_bytes),
                 shared,
                 shards,
                 tasks: Mutex::new(tasks),
@@ -250,7 +250,7 @@ impl Engine {
         let shard = self.shard(&conversation);
         let conversation = Some(conversation);
         let append = Append {
-            room: self.room(draft.body().len()).await?,
+            room: self.room(draft.body().len()).await,
             conversation,
             draft,
             from,
@@ -430,7 +430,7 @@ impl Engine {
         let key = key.or_else(own);
         let conversation = Some(conversation);
         let append = Append {
-            room: self.room(draft.body().len()).await?,
+            room: self.room(draft.body().len()).await,
             conversation,
             draft,
             from: Origin::Channel,
@@ -441,13 +441,8 @@ impl Engine {
     }
 
     /// Waits for room for so many bytes of a command, which is given back when it is decided.
-    async fn room(&self, bytes: usize) -> Result<Room, Error> {
-        let limit = self.inner.room_bytes;
-        let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.inner.room);
-        room.acquire_many_owned(permits)
-            .await
-            .map_err(|_| Error::ShuttingDown)
+    async fn room(&self, bytes: usize) -> Room {
+        self.inner.room.take(bytes).await
     }
 
     async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {

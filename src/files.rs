@@ -18,6 +18,7 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, fs};
 
@@ -45,7 +46,8 @@ pub struct Files {
 
 struct Inner {
     root: PathBuf,
-    retention: Duration,
+    /// In milliseconds.
+    retention: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -67,12 +69,18 @@ impl Files {
     pub fn new(root: PathBuf, retention: Duration, clock: Arc<dyn Clock>) -> Self {
         let inner = Inner {
             root,
-            retention,
+            retention: AtomicU64::new(millis(retention)),
             clock,
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// Keeps them for longer, or less long, from now on: also those that are there.
+    pub fn keep_for(&self, retention: Duration) {
+        let retention = millis(retention);
+        self.inner.retention.store(retention, Ordering::Relaxed);
     }
 
     /// Begins to write files that are to be published together.
@@ -142,11 +150,12 @@ impl Files {
 
     /// When files of a day are no longer kept.
     fn end_of(&self, day: u64) -> Option<Timestamp> {
-        if self.inner.retention.is_zero() {
+        let retention = Duration::from_millis(self.inner.retention.load(Ordering::Relaxed));
+        if retention.is_zero() {
             return None;
         }
         let begins = Timestamp(day.saturating_mul(DAY.as_millis() as u64));
-        Some(begins.after(DAY).after(self.inner.retention))
+        Some(begins.after(DAY).after(retention))
     }
 
     fn is_over(&self, day: u64, now: Timestamp) -> bool {
@@ -164,6 +173,11 @@ impl fmt::Debug for Files {
         let mut f = f.debug_struct("Files");
         f.field("root", &self.inner.root).finish_non_exhaustive()
     }
+}
+
+/// A whole number of them: more than a century fits.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which day since 1970 it is.

@@ -4,6 +4,7 @@
 
 pub mod proto;
 
+pub mod capacity;
 pub mod clock;
 pub mod id;
 pub mod limits;

@@ -5,9 +5,10 @@ use std::time::Duration;
 /// Activities of one conversation that wait in memory for one subscriber; the rest stay in the log. Also
 /// the largest window.
 pub const WAITING_ENTRIES: usize = 32;
+use serde::Serialize;
 
 /// The gateway's limits. The configuration's `[limits]` table has the same names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Largest activity, in bytes encoded. Default 1 MiB.
     pub activity_bytes: usize,

@@ -55,6 +55,8 @@ pub struct Metrics {
     pub store_failures: Counter,
     /// 1 while appends are refused because the disk has less room than the reserve.
     pub store_full: Gauge,
+    /// Configurations that were to be put in force while the gateway ran.
+    pub reloads: Reloads,
     undelivered: Family<Label<String>, Gauge>,
     outbound: Family<Label<String>, Gauge>,
     rpc_errors: Family<Label<&'static str>, Counter>,
@@ -113,6 +115,15 @@ pub struct StateWriteOutcomes {
     pub failed: Counter,
 }
 
+/// A counter for each outcome of a reload.
+#[derive(Clone, Debug)]
+pub struct Reloads {
+    /// Put in force.
+    pub applied: Counter,
+    /// Wrong, or in need of a restart: nothing changed.
+    pub refused: Counter,
+}
+
 /// A gauge for each kind of stream.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -137,6 +148,7 @@ impl Metrics {
         let acks = counters(r, "acks", "Acknowledgements of deliveries");
         let sends = counters(r, "sends", "Sends of bots and backends");
         let state_writes = counters(r, "state_writes", "Writes of state documents");
+        let reloads = counters(r, "reloads", "Configurations read while the gateway ran");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
         let sessions_away = Gauge::default();
@@ -229,10 +241,24 @@ impl Metrics {
                 "direct_line_errors",
                 "Calls over Direct Line that were refused or failed",
             ),
+            reloads: Reloads {
+                applied: resolve(&reloads, "result", "applied"),
+                refused: resolve(&reloads, "result", "refused"),
+            },
             undelivered,
             outbound,
             registry,
         }
+    }
+
+    /// Shows no longer what waits for a bot that is no more.
+    pub fn forget_bot(&self, bot: &str) {
+        self.undelivered.remove(&[("bot", bot.to_owned())]);
+    }
+
+    /// The same for a channel.
+    pub fn forget_channel(&self, channel: &str) {
+        self.outbound.remove(&[("channel", channel.to_owned())]);
     }
 
     /// The gauge of what waits for a bot. To be kept: finding it takes a lock.
@@ -379,5 +405,7 @@ mod tests {
                 .contains("turnwire_undelivered{bot=\"echo\"} 2\n")
         );
         assert!(!metrics.encode().contains("bot=\"other\""));
+        metrics.forget_bot("echo");
+        assert!(!metrics.encode().contains("bot=\"echo\""));
     }
 }

@@ -5,6 +5,7 @@
 //! store is synced.
 
 mod connections;
+mod reload;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
+use crate::capacity::Capacity;
 use crate::channel::direct_line::{DirectLine, Served};
 use crate::clock::{Clock, System};
 use crate::config::{self, Config};
@@ -26,6 +28,8 @@ use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, Embedded, embedded};
 use crate::{grpc, http};
+
+pub use reload::{Error as ReloadError, Reloader};
 
 /// How long streams are given to end, however short the grace is.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -92,6 +96,8 @@ pub struct Server {
     engine: Engine,
     line: DirectLine,
     files: Files,
+    reloader: Reloader,
+    connections: Capacity,
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
@@ -120,7 +126,7 @@ impl Server {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let settings = settings(config, parts.seed);
+        let settings = settings(config, shards(), parts.seed);
         let engine = Engine::open(store, epoch, parts.clock, settings, metrics)?;
         let folder = config.data_dir.join(files::FOLDER);
         let retention = config.limits.attachment_retention;
@@ -128,9 +134,9 @@ impl Server {
         files.remove_leftovers().await.map_err(Error::Files)?;
         let authenticator = Arc::new(Authenticator::new(&config.principals));
         if authenticator.is_open() {
-            warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
+            warn_that_it_is_open(address);
         }
-        let grpc = grpc::routes(&engine, &files, authenticator).await?;
+        let grpc = grpc::routes(&engine, &files, Arc::clone(&authenticator)).await?;
         let line = DirectLine::new(
             engine.clone(),
             sites(config, address),
@@ -139,14 +145,31 @@ impl Server {
         )?;
         let grpc = grpc.prepare().into_axum_router();
         let router = http::routes(engine.clone(), line.clone(), grpc, config.dev);
+        let connections = Capacity::new(config.limits.connections);
+        let parts = reload::Parts {
+            engine: engine.clone(),
+            line: line.clone(),
+            files: files.clone(),
+            authenticator,
+            connections: connections.clone(),
+            address,
+        };
         Ok(Self {
+            reloader: Reloader::new(parts, config.clone()),
             engine,
             line,
             files,
+            connections,
             listener,
             address,
             router,
         })
+    }
+
+    /// What puts other configurations in force while the gateway runs.
+    #[must_use]
+    pub fn reloader(&self) -> &Reloader {
+        &self.reloader
     }
 
     /// Where the gateway listens.
@@ -171,6 +194,8 @@ impl Server {
             engine,
             line,
             files,
+            reloader: _,
+            connections,
             listener,
             address,
             router,
@@ -178,7 +203,7 @@ impl Server {
         info!(%address, "listening");
         let sweeping = tokio::spawn(sweep(files, Arc::clone(engine.clock())));
         let mut failed = false;
-        let connections = connections::Connections::new(router, &engine.limits());
+        let connections = connections::Connections::new(router, connections);
         let told = async {
             tokio::select! {
                 () = stop => {}
@@ -207,6 +232,10 @@ impl Server {
     }
 }
 
+fn warn_that_it_is_open(address: SocketAddr) {
+    warn!(%address, "no principals are configured: everyone who reaches this address may do everything");
+}
+
 /// Removes files that are kept no longer, for as long as the gateway runs.
 async fn sweep(files: Files, clock: Arc<dyn Clock>) {
     loop {
@@ -223,7 +252,7 @@ async fn sweep(files: Files, clock: Arc<dyn Clock>) {
 }
 
 /// What the engine is told of a configuration.
-fn settings(config: &Config, seed: u64) -> settings::Settings {
+fn settings(config: &Config, shards: usize, seed: u64) -> settings::Settings {
     let limits = &config.limits;
     let bots = config.bots.iter().map(|bot| {
         let settings = settings::Bot {
@@ -262,7 +291,7 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
         limits: limits.clone(),
         bots: bots.collect::<HashMap<_, _>>(),
         channels: channels.collect::<HashMap<_, _>>(),
-        shards: shards(),
+        shards,
         seed,
     }
 }

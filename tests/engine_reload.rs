@@ -10,12 +10,15 @@ use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::engine::session::{Credit, Delivery, Event, Events};
 use turnwire::engine::settings::{Bot, Channel, OnPoison, Outbound, Settings};
 use turnwire::engine::terms::Terms;
-use turnwire::engine::{Engine, Error, Opening, Start};
+use turnwire::engine::{Engine, Error, Filter, Opening, Start};
 use turnwire::id::ConversationKey;
 use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
 use turnwire::proto::v1;
 use turnwire::store::Memory;
+
+/// How long anything may take. A limit for a broken engine, not a measure of a good one.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -140,5 +143,120 @@ async fn a_limit_is_in_force_from_the_next_call_on() {
     let refused = post(&engine, "a", &text).await;
     assert!(matches!(refused, Err(Error::Activity(_))), "{refused:?}");
     post(&engine, "a", "short").await.expect("it is posted");
+    engine.stop().await;
+}
+
+/// As [`settings`], with one more bot, and without the one that channel `chat` is routed to otherwise.
+fn without_echo() -> Settings {
+    let deadline = Duration::from_secs(60);
+    let mut settings = settings(deadline);
+    settings.bots = HashMap::from([("other".into(), bot("other", deadline))]);
+    for channel in settings.channels.values_mut() {
+        channel.bot = "other".into();
+    }
+    settings
+}
+
+#[tokio::test]
+async fn every_conversation_in_memory_comes_to_another_bot_though_nobody_touches_it() {
+    const MANY: usize = 3_000;
+    let engine = open(settings(Duration::from_secs(60)));
+    for number in 0..MANY {
+        let conversation = format!("c{number}");
+        post(&engine, &conversation, "hi").await.expect("posted");
+    }
+    engine.reload(without_echo()).await.expect("in force");
+    let listed = || {
+        let filter = Filter::Bot("other".into());
+        engine
+            .conversations(&filter, None, MANY + 1)
+            .expect("it can be read")
+            .len()
+    };
+    // Some in each round, and a round for each of these at least.
+    for _ in 0..MANY {
+        if listed() == MANY {
+            break;
+        }
+        settle(&engine).await;
+    }
+    assert_eq!(listed(), MANY);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_bot_that_comes_and_goes_waits_once() {
+    const WAITING: usize = 200;
+    let engine = open(settings(Duration::from_secs(60)));
+    for number in 0..WAITING {
+        let conversation = format!("c{number}");
+        post(&engine, &conversation, "hi").await.expect("posted");
+    }
+    for round in 0..100 {
+        engine.reload(without_echo()).await.expect("in force");
+        // The shards see some of them, and others are over before they look.
+        if round % 3 > 0 {
+            settle(&engine).await;
+        }
+        let settings = settings(Duration::from_secs(60));
+        engine.reload(settings).await.expect("in force");
+        if round % 3 > 1 {
+            settle(&engine).await;
+        }
+    }
+    let credit = Credit {
+        deliveries: 10 * WAITING as i64,
+        bytes: 1 << 24,
+    };
+    let terms = Terms::new("1", credit);
+    let attached = engine.attach_bot(&"echo".into(), terms).await;
+    let Opening {
+        link: _link,
+        mut events,
+        ..
+    } = attached.expect("it attaches");
+    let mut got = std::collections::BTreeSet::new();
+    for _ in 0..WAITING {
+        settle(&engine).await;
+        while let Some(Some(event)) = events.next().now_or_never() {
+            let Event::Delivery(delivery) = event else {
+                panic!("a delivery was expected, not {event:?}");
+            };
+            assert_eq!(delivery.attempt, 1);
+            assert!(got.insert(delivery.conversation.to_string()), "once");
+        }
+    }
+    assert_eq!(got.len(), WAITING);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_attaches_while_its_bot_is_removed_does_not_stay() {
+    let engine = open(settings(Duration::from_secs(60)));
+    let credit = Credit {
+        deliveries: 1,
+        bytes: 1 << 20,
+    };
+    for _ in 0..50 {
+        let (bot, other) = ("echo".into(), engine.clone());
+        let attaching =
+            tokio::spawn(async move { other.attach_bot(&bot, Terms::new("1", credit)).await });
+        engine.reload(without_echo()).await.expect("in force");
+        match attaching.await.expect("no panic") {
+            Err(Error::BotUnknown(_)) => {}
+            Err(other) => panic!("{other}"),
+            Ok(Opening {
+                link: _link,
+                mut events,
+                ..
+            }) => {
+                let end = tokio::time::timeout(PATIENCE, events.next()).await;
+                let end = end.expect("it is told");
+                assert!(matches!(end, Some(Event::End(Error::BotUnknown(_)))));
+            }
+        }
+        let settings = settings(Duration::from_secs(60));
+        engine.reload(settings).await.expect("in force");
+    }
     engine.stop().await;
 }

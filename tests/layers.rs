@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `src/lib.rs`. Each may use those of the lines above its own, and no others.
 const LAYERS: [&[&str]; 11] = [
     &["proto"],
-    &["clock", "id", "limits", "metrics", "random"],
+    &["capacity", "clock", "id", "limits", "metrics", "random"],
     &["activity", "files", "store"],
     &["backup", "engine"],
     &["auth"],

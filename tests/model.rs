@@ -240,6 +240,13 @@ impl Model {
         }
     }
 
+    /// Asks again about what nobody took after a position.
+    fn ask_again(&mut self, after: Sequence) {
+        for logged in &mut self.log[after.0 as usize..] {
+            logged.closed &= !std::mem::take(&mut logged.passed);
+        }
+    }
+
     /// What is left of it when its conversation is read again.
     fn reloaded(mut self) -> Self {
         // Of what was held the first is to blame; the others count no attempt.
@@ -251,9 +258,7 @@ impl Model {
         }
         // What nobody took is asked about again while something before it is open.
         if let Some(oldest) = self.oldest() {
-            for logged in &mut self.log[oldest.0 as usize..] {
-                logged.closed &= !logged.passed;
-            }
+            self.ask_again(oldest);
         }
         self.replays.sort_by_key(|replay| replay.sequence);
         self.held.clear();
@@ -340,10 +345,18 @@ impl Run {
                 self.reload(cursor);
             }
             // Nothing that is promised changes by it.
+            Step::Reread if self.machine.is_idle() => {}
             Step::Reread => {
-                let is_idle = self.machine.is_idle();
+                let held = match self.model.holds_replay() {
+                    true => None,
+                    false => self.model.held.len().checked_sub(1),
+                };
+                let last_held = held.and_then(|last| self.model.open().nth(last));
+                let last_held = last_held.map(|logged| logged.entry.sequence);
+                let finished = self.machine.cursor().finished;
+                self.model.ask_again(last_held.unwrap_or(finished));
                 self.machine.reread();
-                if !is_idle && !self.model.holds_replay() {
+                if !self.model.holds_replay() {
                     // None of them is at hand any more.
                     self.model.replays.sort_by_key(|replay| replay.sequence);
                     for replay in &mut self.model.replays {

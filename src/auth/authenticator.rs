@@ -1,9 +1,13 @@
 //! From a call's `authorization` to a principal.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
+
 use crate::auth::secret::{self, Digest};
+use crate::auth::standing::Standings;
 use crate::auth::{Principal, Role};
 
 /// What the configuration says of one principal.
@@ -28,35 +32,84 @@ pub enum Error {
     TokenUnknown,
 }
 
-/// Knows every principal by the digests of its tokens.
+/// Someone who was let in, and by what.
 #[derive(Clone)]
+pub struct Caller {
+    /// Who.
+    pub principal: Arc<Principal>,
+    /// The digest of the token that was shown, if one was.
+    pub(super) shown: Option<Digest>,
+}
+
+/// Knows every principal by the digests of its tokens; others may be put in their place at any time.
 pub struct Authenticator {
-    known: Vec<(Digest, Arc<Principal>)>,
+    known: ArcSwap<Known>,
+    pub(super) standings: Standings,
+}
+
+/// The principals in force.
+pub(super) struct Known {
+    /// Looked through whole for each caller.
+    tokens: Vec<(Digest, Arc<Principal>)>,
+    /// The same, to look again at those who were let in before, who may be many. How long that takes
+    /// tells nothing: they have shown their token.
+    by_digest: HashMap<Digest, Arc<Principal>>,
     /// Set when there are no principals: whoever calls is this one.
     open: Option<Arc<Principal>>,
+}
+
+impl Known {
+    fn new<'a>(credentials: impl IntoIterator<Item = &'a Credentials>) -> Self {
+        let mut tokens = Vec::new();
+        let mut principals = 0;
+        for one in credentials {
+            principals += 1;
+            let principal = Arc::new(Principal::new(one.name.clone(), one.roles.clone()));
+            let digests = one.token_digests.iter();
+            tokens.extend(digests.map(|digest| (*digest, Arc::clone(&principal))));
+        }
+        // Counted by principals, not by tokens: one without tokens must not open the gateway.
+        let open = (principals == 0).then(|| Arc::new(Principal::open()));
+        Self {
+            by_digest: tokens.iter().cloned().collect(),
+            tokens,
+            open,
+        }
+    }
+
+    /// Who someone is now that was let in before.
+    pub(super) fn again(&self, shown: Option<&Digest>) -> Result<&Arc<Principal>, Error> {
+        if let Some(open) = &self.open {
+            return Ok(open);
+        }
+        let shown = shown.ok_or(Error::TokenMissing)?;
+        self.by_digest.get(shown).ok_or(Error::TokenUnknown)
+    }
 }
 
 impl Authenticator {
     /// Lets in these principals, or everyone when there are none.
     #[must_use]
     pub fn new<'a>(credentials: impl IntoIterator<Item = &'a Credentials>) -> Self {
-        let mut known = Vec::new();
-        let mut principals = 0;
-        for one in credentials {
-            principals += 1;
-            let principal = Arc::new(Principal::new(one.name.clone(), one.roles.clone()));
-            let digests = one.token_digests.iter();
-            known.extend(digests.map(|digest| (*digest, Arc::clone(&principal))));
+        Self {
+            known: ArcSwap::from_pointee(Known::new(credentials)),
+            standings: Standings::default(),
         }
-        // Counted by principals, not by tokens: one without tokens must not open the gateway.
-        let open = (principals == 0).then(|| Arc::new(Principal::open()));
-        Self { known, open }
+    }
+
+    /// Lets in these principals from now on, or everyone when there are none. Those who were let in
+    /// before, and stand by it, are told when they would not be let in any more.
+    pub fn replace<'a>(&self, credentials: impl IntoIterator<Item = &'a Credentials>) {
+        let known = Arc::new(Known::new(credentials));
+        self.standings.look_again(&known, || {
+            self.known.store(Arc::clone(&known));
+        });
     }
 
     /// Whether everyone is let in and may do everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.known().open.is_some()
     }
 
     /// Finds who calls, from the value of `authorization`.
@@ -67,27 +120,33 @@ impl Authenticator {
     ///
     /// [`Error::TokenMissing`] when there is no bearer token, [`Error::TokenUnknown`] when it is
     /// nobody's. Never when [`is_open`](Self::is_open).
-    pub fn authenticate(&self, authorization: Option<&str>) -> Result<Arc<Principal>, Error> {
-        if let Some(open) = &self.open {
-            return Ok(Arc::clone(open));
+    pub fn authenticate(&self, authorization: Option<&str>) -> Result<Caller, Error> {
+        let known = self.known();
+        let shown = authorization.and_then(bearer_token).map(Digest::of);
+        if let Some(open) = &known.open {
+            let principal = Arc::clone(open);
+            return Ok(Caller { principal, shown });
         }
-        let token = authorization
-            .and_then(bearer_token)
-            .ok_or(Error::TokenMissing)?;
-        let shown = Digest::of(token);
-
-        let known = self.known.iter().enumerate();
-        secret::find(&shown, known.map(|(index, (digest, _))| (index, digest)))
-            .and_then(|index| self.known.get(index))
-            .map(|(_, principal)| Arc::clone(principal))
+        let digest = shown.ok_or(Error::TokenMissing)?;
+        let tokens = known.tokens.iter().enumerate();
+        secret::find(&digest, tokens.map(|(index, (digest, _))| (index, digest)))
+            .and_then(|index| known.tokens.get(index))
+            .map(|(_, principal)| Caller {
+                principal: Arc::clone(principal),
+                shown,
+            })
             .ok_or(Error::TokenUnknown)
+    }
+
+    pub(super) fn known(&self) -> Guard<Arc<Known>> {
+        self.known.load()
     }
 }
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
-            .field("tokens", &self.known.len())
+            .field("tokens", &self.known().tokens.len())
             .field("open", &self.is_open())
             .finish()
     }
@@ -118,8 +177,8 @@ mod tests {
     }
 
     fn name_of(authorization: Option<&str>) -> Result<String, Error> {
-        let principal = authenticator().authenticate(authorization)?;
-        Ok(principal.name().to_owned())
+        let caller = authenticator().authenticate(authorization)?;
+        Ok(caller.principal.name().to_owned())
     }
 
     #[test]
@@ -159,8 +218,8 @@ mod tests {
         let open = Authenticator::new(&[]);
         assert!(open.is_open());
         for authorization in [None, Some("Bearer anything")] {
-            let principal = open.authenticate(authorization).expect("open");
-            assert!(principal.is_open());
+            let caller = open.authenticate(authorization).expect("open");
+            assert!(caller.principal.is_open());
         }
         assert!(!authenticator().is_open());
         let tokenless = Credentials {

@@ -16,6 +16,7 @@ mod inbound;
 mod origin;
 mod parameters;
 mod read;
+mod serving;
 mod site;
 mod streams;
 mod token;
@@ -25,10 +26,11 @@ mod watermark;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::capacity::{Capacity, Share};
 use crate::engine::Engine;
 use crate::files::Files;
 use crate::id::ChannelId;
@@ -39,13 +41,13 @@ pub use error::Error;
 pub use origin::Origins;
 pub use parameters::Parameters;
 pub use read::Stream;
+pub use serving::Serving;
 pub use site::Site;
 pub use streams::{Ending, Ticket};
 pub use token::fresh_id;
 pub use upload::Upload;
 
 use streams::Streams;
-use token::SigningKey;
 
 /// Where the protocol's paths begin.
 pub const BASE: &str = "/v3/directline";
@@ -58,14 +60,13 @@ pub struct DirectLine {
 
 struct Inner {
     engine: Engine,
-    sites: Vec<Served>,
-    key: SigningKey,
+    serving: ArcSwap<Serving>,
     /// Where the gateway listens: scheme and authority.
     base: String,
     streams: Arc<Streams>,
     /// Room for requests that are worked on, and for answers that wait to be read, in bytes.
-    reading: Arc<Semaphore>,
-    writing: Arc<Semaphore>,
+    reading: Capacity,
+    writing: Capacity,
     files: Files,
 }
 
@@ -132,19 +133,14 @@ impl DirectLine {
         base: String,
         files: Files,
     ) -> Result<Self, store::Error> {
-        let key = if sites.is_empty() {
-            SigningKey::unused()
-        } else {
-            SigningKey::load(engine.store())?
-        };
+        let serving = Serving::new(sites, engine.store())?;
         let room = engine.limits().direct_line_bytes;
         Ok(Self {
             inner: Arc::new(Inner {
-                reading: Arc::new(Semaphore::new(room)),
-                writing: Arc::new(Semaphore::new(room)),
+                reading: Capacity::new(room),
+                writing: Capacity::new(room),
                 engine,
-                sites,
-                key,
+                serving: ArcSwap::from_pointee(serving),
                 base,
                 streams: Arc::new(Streams::default()),
                 files,
@@ -163,7 +159,7 @@ impl DirectLine {
     /// # Errors
     ///
     /// [`Error::Busy`] when there is none within `body_timeout`.
-    pub async fn room_to_read(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    pub async fn room_to_read(&self, bytes: usize) -> Result<Share, Error> {
         self.room(&self.inner.reading, bytes).await
     }
 
@@ -172,25 +168,16 @@ impl DirectLine {
     /// # Errors
     ///
     /// As [`room_to_read`](Self::room_to_read).
-    pub async fn room_to_write(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    pub async fn room_to_write(&self, bytes: usize) -> Result<Share, Error> {
         self.room(&self.inner.writing, bytes).await
     }
 
-    async fn room(
-        &self,
-        room: &Arc<Semaphore>,
-        bytes: usize,
-    ) -> Result<OwnedSemaphorePermit, Error> {
-        let (most, timeout) = {
-            let limits = self.engine().limits();
-            (limits.direct_line_bytes, limits.body_timeout)
-        };
-        let bytes = bytes.min(most);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    async fn room(&self, room: &Capacity, bytes: usize) -> Result<Share, Error> {
+        let timeout = self.engine().limits().body_timeout;
         let clock = self.engine().clock();
         tokio::select! {
             biased;
-            room = Arc::clone(room).acquire_many_owned(permits) => room.map_err(|_| Error::Busy),
+            share = room.take(bytes) => Ok(share),
             () = clock.sleep_until(clock.now().after(timeout)) => Err(Error::Busy),
         }
     }

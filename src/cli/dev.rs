@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             // Gone with or without a word.
             let _ = gateway_may_go.await;
         },
-        move |address| bound.send(address).map_err(|_| anyhow::anyhow!("stopped")),
+        move |address, _| bound.send(address).map_err(|_| anyhow::anyhow!("stopped")),
     );
     let bot = async {
         let Ok(address) = address.await else {

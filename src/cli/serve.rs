@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use tracing::debug;
 
-use super::{descriptors, interrupt, output};
+use super::{descriptors, hangup, interrupt, output};
 use crate::config::{Config, Overrides};
 use crate::observability::logs;
-use crate::server::{Parts, Server};
+use crate::server::{Parts, Reloader, Server};
 
 /// Which configuration is meant.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let config = Config::load(&args.file.config, &overrides)?;
     logs::init(&config.log)?;
-    serve(&config, interrupt::interrupted(), |address| {
+    serve(&config, interrupt::interrupted(), |address, reloader| {
+        hangup::reload_on(reloader.clone(), args.file.config, overrides)?;
         output::line(&format!("listening on http://{address}"))
     })
     .await
@@ -55,7 +56,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 pub(super) async fn serve(
     config: &Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
-    bound: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
+    bound: impl FnOnce(SocketAddr, &Reloader) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let descriptors = descriptors::raise();
     debug!(
@@ -64,6 +65,6 @@ pub(super) async fn serve(
         "as many file descriptors as this process may have"
     );
     let server = Server::bind(config, Parts::default()).await?;
-    bound(server.address())?;
+    bound(server.address(), server.reloader())?;
     Ok(server.run(shutdown).await?)
 }

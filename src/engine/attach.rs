@@ -33,9 +33,6 @@ impl Engine {
     /// [`Error::BotUnknown`], [`Error::CreditOutOfRange`], [`Error::TooManySessions`],
     /// [`Error::ShuttingDown`].
     pub async fn attach_bot(&self, bot: &BotId, terms: Terms) -> Result<Opening, Error> {
-        if !self.settings().look().bots.contains_key(bot) {
-            return Err(Error::BotUnknown(bot.clone()));
-        }
         self.attach(Subscriber::Bot(bot.clone()), terms).await
     }
 
@@ -52,9 +49,6 @@ impl Engine {
         terms: Terms,
         capabilities: Option<v1::ChannelCapabilities>,
     ) -> Result<Opening, Error> {
-        if !self.settings().look().channels.contains_key(channel) {
-            return Err(Error::ChannelUnknown(channel.clone()));
-        }
         let subscriber = Subscriber::Egress(channel.clone());
         let attached = self.attach(subscriber, terms).await?;
         if let Some(capabilities) = capabilities {
@@ -68,9 +62,12 @@ impl Engine {
         if self.is_draining() {
             return Err(Error::ShuttingDown);
         }
+        self.check_known(&subscriber)?;
         let asked = terms.resume.as_ref();
         let (session, events, old, goes_on) = {
             let mut sessions = self.sessions();
+            // Once more: what is no longer known when all that is not known is ended must not be here.
+            self.check_known(&subscriber)?;
             let key = (subscriber.clone(), terms.instance.clone());
             let old = sessions.get(&key).cloned();
             let resumed = old.as_ref().filter(|old| may_resume(old, asked));

@@ -57,7 +57,7 @@ pub(crate) enum Command {
 }
 
 /// Room among what waits for the shards, held until the command is decided.
-pub(crate) type Room = tokio::sync::OwnedSemaphorePermit;
+pub(crate) type Room = crate::capacity::Share;
 
 /// An activity to append.
 #[derive(Debug)]

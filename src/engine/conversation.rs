@@ -221,6 +221,8 @@ pub(crate) struct Conversation {
     pub(crate) timer: Option<Timestamp>,
     /// When it last had something to do.
     pub(crate) touched: Timestamp,
+    /// How many reloads of the settings it has been brought up to.
+    pub(crate) reloads: u64,
     /// Tells this stay in memory from others in the same slot.
     pub(crate) residency: u64,
 }

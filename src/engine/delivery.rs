@@ -388,7 +388,11 @@ impl Subscription {
         self.blocked = false;
         match self.waiting.front_mut() {
             Some(first) => first.attempts = 0,
-            None => self.unread.first = 0,
+            None => {
+                self.unread.first = 0;
+                let first = self.finished.next();
+                self.unread.later.retain(|(later, _)| *later != first);
+            }
         }
     }
 

@@ -202,7 +202,7 @@ impl Link {
             (None, Some(cited)) => self.engine.shard_of_delivery(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
-        let room = self.engine.room(draft.body().len()).await?;
+        let room = self.engine.room(draft.body().len()).await;
         let append = Append {
             room,
             conversation,
@@ -259,7 +259,7 @@ impl Link {
         let drafted = drafts.iter().map(|draft| draft.body().len());
         let written = writes.iter().map(state::Write::bytes);
         let commit = Commit {
-            room: self.engine.room(drafted.chain(written).sum()).await?,
+            room: self.engine.room(drafted.chain(written).sum()).await,
             session: Arc::clone(&self.session),
             frame,
             delivery,
@@ -335,7 +335,7 @@ impl Drop for Link {
         // The shards' queues are bounded, so detaching may wait; and it must come after the frames
         // that were sent before. Without a runtime the gateway is going down anyway.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let leaves = self.leaves.load(Ordering::Relaxed);
+            let leaves = self.leaves.load(Ordering::Relaxed) || self.session.is_closed();
             runtime.spawn(async move {
                 match leaves {
                     true => engine.detach(session).await,

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use prost::Message;
-use tokio::sync::OwnedSemaphorePermit;
 
+use crate::capacity::Share;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::conversation::Stored;
@@ -147,8 +147,8 @@ impl Engine {
 
     /// A place among those who watch conversations, if there is one. It is free again when dropped.
     #[must_use]
-    pub fn watch_place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.inner.watchers).try_acquire_owned().ok()
+    pub fn watch_place(&self) -> Option<Share> {
+        self.inner.watchers.try_take()
     }
 
     /// The store, for what is not part of any conversation.

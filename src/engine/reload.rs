@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing::info;
+
 use super::Engine;
 use super::command::Command;
 use super::error::Error;
+use super::session::Subscriber;
 use super::settings::{InForce, LimitsInForce, Settings};
+use crate::id::{BotId, ChannelId};
 
 impl Engine {
     /// The settings in force.
@@ -20,8 +24,9 @@ impl Engine {
         self.settings().look().limits()
     }
 
-    /// Puts other settings in force. When it returns, every later call is decided by them; but for
-    /// `shard_commands`, `shard_bytes` and `watchers`, which size what is made at start.
+    /// Puts other settings in force, and ends the sessions of bots and channels that are no more: with
+    /// [`Error::BotUnknown`] and [`Error::ChannelUnknown`]. When it returns, every later call is decided by them; but for
+    /// `shard_commands`, which sizes queues that are made at start.
     ///
     /// # Errors
     ///
@@ -37,7 +42,59 @@ impl Engine {
             (old.shards, old.seed),
             "shards and seed last as long as the engine"
         );
-        self.settings().replace(Arc::new(settings));
-        self.command_all(|| Command::Reload).await
+        let settings = Arc::new(settings);
+        let metrics = &self.inner.shared.metrics;
+        self.settings().replace(Arc::clone(&settings));
+        self.inner.room.resize(settings.limits.shard_bytes);
+        self.inner.watchers.resize(settings.limits.watchers);
+        self.command_all(|| Command::Reload).await?;
+        self.end_unknown(&settings).await?;
+        let gone = |bot: &&BotId| !settings.bots.contains_key(*bot);
+        old.bots
+            .keys()
+            .filter(gone)
+            .for_each(|bot| metrics.forget_bot(bot.as_str()));
+        let gone = |channel: &&ChannelId| !settings.channels.contains_key(*channel);
+        let gone = old.channels.keys().filter(gone);
+        gone.for_each(|channel| metrics.forget_channel(channel.as_str()));
+        Ok(())
+    }
+
+    /// Whether a bot is registered, or a channel configured; and if not, what its session is told.
+    pub(super) fn check_known(&self, subscriber: &Subscriber) -> Result<(), Error> {
+        let settings = self.settings().look();
+        match subscriber {
+            Subscriber::Bot(bot) if !settings.bots.contains_key(bot) => {
+                Err(Error::BotUnknown(bot.clone()))
+            }
+            Subscriber::Egress(channel) if !settings.channels.contains_key(channel) => {
+                Err(Error::ChannelUnknown(channel.clone()))
+            }
+            Subscriber::Bot(_) | Subscriber::Egress(_) => Ok(()),
+        }
+    }
+
+    /// Ends what the settings no longer name. A session that is being attached looks at the settings
+    /// under the same lock: it is found here, or finds that it is not known.
+    async fn end_unknown(&self, settings: &Settings) -> Result<(), Error> {
+        let mut ended = Vec::new();
+        self.sessions().retain(|(subscriber, _), session| {
+            let Err(why) = self.check_known(subscriber) else {
+                return true;
+            };
+            ended.push((Arc::clone(session), why));
+            false
+        });
+        self.inner
+            .shared
+            .declared()
+            .retain(|channel, _| settings.channels.contains_key(channel));
+        for (session, why) in ended {
+            info!(session.id = %session.id, subscriber = %session.subscriber, "no longer known");
+            session.end(why);
+            let number = session.number;
+            self.command_all(|| Command::Detach(number)).await?;
+        }
+        Ok(())
     }
 }

@@ -203,6 +203,8 @@ pub struct Session {
     undrained: AtomicUsize,
     /// Its stream is lost.
     away: AtomicBool,
+    /// It may not come back.
+    closed: AtomicBool,
     ended: AtomicBool,
     ending: Notify,
 }
@@ -265,6 +267,7 @@ impl Session {
             heard: AtomicU64::new(identity.since.0),
             undrained: AtomicUsize::new(0),
             away: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             ending: Notify::new(),
         });
@@ -296,6 +299,11 @@ impl Session {
     /// Notes that the session has lost its stream.
     pub(crate) fn lose(&self) {
         self.away.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the session is over whatever its client wants.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Whether the session has lost its stream, and may come back.
@@ -413,6 +421,14 @@ impl Session {
     pub(crate) fn end(&self, why: Error) {
         if !self.ended.swap(true, Ordering::AcqRel) {
             self.tell(Event::End(why));
+            self.ending.notify_one();
+        }
+    }
+
+    /// Ends the session of a stream that says why by itself, for good.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        if !self.ended.swap(true, Ordering::AcqRel) {
             self.ending.notify_one();
         }
     }

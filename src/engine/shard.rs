@@ -24,6 +24,7 @@ mod members;
 pub(super) mod once;
 pub(super) mod pending;
 mod queue;
+mod reseat;
 mod residency;
 mod retention;
 mod state;
@@ -250,6 +251,10 @@ pub(crate) struct Shard {
     leases: lease::Leases,
     /// Draining sessions that a failed write has left with nothing, to be told with the next round.
     drained: Vec<Arc<Session>>,
+    /// Counts reloads; tells conversations that were not looked at since the last one.
+    reloads: u64,
+    /// The first slot of those that are still to be looked at after a reload.
+    next_reseated: Option<usize>,
     /// Resident conversations, the one looked at longest ago first.
     leaving: VecDeque<(usize, u64)>,
     /// Counts conversations that came into memory; tells two users of a slot apart.
@@ -301,6 +306,8 @@ impl Shard {
             timers: BinaryHeap::new(),
             leases: lease::Leases::default(),
             drained: Vec::new(),
+            reloads: 0,
+            next_reseated: None,
             leaving: VecDeque::new(),
             residencies: 0,
             unsorted: live.into_iter().map(Unsorted::Marked).collect(),
@@ -418,6 +425,7 @@ impl Shard {
         self.shared.metrics.round_size.observe(round.decided as f64);
         round.pump.append(&mut self.pump_next);
         round.drained.append(&mut self.drained);
+        self.reseat_some(round);
         self.sort(round);
         self.fire_timers(round);
         self.tick(round);
@@ -462,9 +470,9 @@ impl Shard {
                 round.followed(reply, followed);
             }
             // Whichever they are by now: of two reloads, the later one stays everywhere.
-            Command::Reload => self.settings = self.shared.settings.get(),
             Command::Drain => self.begin_drain(round),
             Command::Erase(erase) => self.erasing.push_back(erase),
+            Command::Reload => self.reload(),
             Command::Stop(done) => return Some(done),
         }
         None

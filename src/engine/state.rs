@@ -327,7 +327,7 @@ impl Engine {
     ) -> Result<Option<Etag>, EngineError> {
         let (reply, result) = oneshot::channel();
         let command = WriteState {
-            room: self.room(write.bytes()).await?,
+            room: self.room(write.bytes()).await,
             bot: bot.clone(),
             write,
             reply,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::{caller, require};
+use super::access::{admitted, caller, require};
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, ids, time};
 use super::{convert, state};
 use crate::activity::validate;
@@ -54,11 +54,12 @@ impl BotService for Service {
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let principal = caller(&request)?;
+        let admitted = admitted(&request)?;
         let dialect = Bot {
             engine: self.engine.clone(),
             principal,
         };
-        let responses = stream::start(dialect, self.engine.clone(), request.into_inner());
+        let responses = stream::start(dialect, self.engine.clone(), admitted, request.into_inner());
         Ok(Response::new(responses))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::{answered, caller, require};
+use super::access::{admitted, answered, caller, require};
 use super::bots::{RETRY_DELAY, check_instance, reason};
 use super::convert;
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, time};
@@ -73,11 +73,12 @@ impl ChannelService for Service {
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let principal = caller(&request)?;
+        let admitted = admitted(&request)?;
         let dialect = Adapter {
             engine: self.engine.clone(),
             principal,
         };
-        let responses = stream::start(dialect, self.engine.clone(), request.into_inner());
+        let responses = stream::start(dialect, self.engine.clone(), admitted, request.into_inner());
         Ok(Response::new(responses))
     }
 }

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use prost::Message;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::access::{answered, caller, require};
+use super::access::{admitted, answered, caller, require};
 use super::{convert, page};
 use crate::activity::{Kind, validate};
-use crate::auth::Principal;
+use crate::auth::{Needs, Principal, Standing};
+use crate::capacity::Share;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
 use crate::engine::session::Appended;
@@ -309,7 +309,7 @@ impl ConversationService for Service {
         request: Request<v1::WatchConversationRequest>,
     ) -> Result<Response<Self::WatchConversationStream>, Status> {
         let answer = async {
-            let caller = caller(&request)?;
+            let caller = admitted(&request)?;
             let request = request.into_inner();
             let start = match request.start {
                 None => Start::After(Sequence::START),
@@ -324,12 +324,14 @@ impl ConversationService for Service {
                 }
             };
             let key = convert::key(request.conversation, "conversation")?;
-            self.visible(&caller, &key)?;
+            let conversation = self.visible(caller.principal(), &key)?;
+            let bots = conversation.bots().cloned().collect();
+            let standing = caller.stand_for(Needs::to_see(key.channel.clone(), bots))?;
             let limit = self.engine.limits().watchers;
             let place = self.engine.watch_place();
             let place = place.ok_or(Failure::TooManyWatchers { limit })?;
             let follower = self.engine.follow(key, start).await?;
-            let watch = Watch::new(follower, self.engine.clone(), place);
+            let watch = Watch::new(follower, self.engine.clone(), standing, place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
                 Some((step, watch))
@@ -352,11 +354,12 @@ struct Watch {
     /// Armed again only when it rings, so that an activity costs no timer.
     alarm: Sleep,
     ended: bool,
-    _place: OwnedSemaphorePermit,
+    standing: Standing,
+    _place: Share,
 }
 
 impl Watch {
-    fn new(follower: Follower, engine: Engine, place: OwnedSemaphorePermit) -> Self {
+    fn new(follower: Follower, engine: Engine, standing: Standing, place: Share) -> Self {
         engine.metrics().watchers.inc();
         let told = engine.clock().now();
         let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
@@ -367,6 +370,7 @@ impl Watch {
             told,
             alarm,
             ended: false,
+            standing,
             _place: place,
         }
     }
@@ -376,26 +380,34 @@ impl Watch {
         told.after(engine.limits().watch_report_interval)
     }
 
+    fn end(&mut self, failure: Failure) -> Status {
+        self.ended = true;
+        self.engine.metrics().rpc_error(failure.row().reason);
+        failure.into()
+    }
+
     /// The next step; `None` after an error.
     async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
         while !self.ended {
+            // Before what is ready, so that nobody is too far behind for it.
+            if let Some(lost) = self.standing.try_lost() {
+                return Some(Err(self.end(lost.into())));
+            }
             if let Some(entry) = self.ready.pop_front() {
                 return Some(Ok(step(Step::Entry(convert::entry(&entry)))));
             }
             tokio::select! {
                 biased;
+                lost = self.standing.lost() => return Some(Err(self.end(lost.into()))),
                 entries = self.follower.next() => match entries {
                     Ok(entries) => {
                         self.ready.extend(entries);
                         self.told = self.engine.clock().now();
                     }
                     Err(error) => {
-                        self.ended = true;
                         let going = self.engine.is_draining();
                         let error = if going { Error::ShuttingDown } else { error };
-                        let failure = Failure::from(error);
-                        self.engine.metrics().rpc_error(failure.row().reason);
-                        return Some(Err(failure.into()));
+                        return Some(Err(self.end(error.into())));
                     }
                 },
                 () = &mut self.alarm => {

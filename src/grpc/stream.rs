@@ -10,7 +10,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
 
+use super::access::Admitted;
 use super::convert;
+use crate::auth::Standing;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::session::{Event, Events, Refused, Session};
 use crate::engine::{Engine, Error, FrameError, Link};
@@ -129,12 +131,14 @@ pub(super) fn time(
 pub(super) fn start<D: Dialect>(
     dialect: D,
     engine: Engine,
+    admitted: Admitted,
     frames: Streaming<D::Request>,
 ) -> Responses<D> {
     let (opened, opening) = oneshot::channel();
     let reader = Reader {
         dialect,
         engine: engine.clone(),
+        admitted,
         frames,
     };
     tokio::spawn(reader.run(opened));
@@ -149,11 +153,14 @@ struct Stage<D: Dialect> {
     events: Events,
     welcome: D::Response,
     session: Arc<Session>,
+    standing: Standing,
+    heartbeat_interval: Duration,
 }
 
 struct Reader<D: Dialect> {
     dialect: D,
     engine: Engine,
+    admitted: Admitted,
     frames: Streaming<D::Request>,
 }
 
@@ -166,16 +173,25 @@ impl<D: Dialect> Reader<D> {
                 welcome,
             }) => {
                 let session = Arc::clone(link.session());
+                // Those who may no longer be this bot or channel are found here, or told later.
+                let standing = match self.admitted.stand(&session.subscriber) {
+                    Ok(standing) => standing,
+                    Err(failure) => return drop(opened.send(Err(failure))),
+                };
+                // What the client was told stays, whatever is in force later.
+                let heartbeat_interval = self.engine.limits().heartbeat_interval;
                 // If the client has gone, dropping the link detaches.
                 if opened
                     .send(Ok(Stage {
                         events,
                         welcome,
                         session,
+                        standing,
+                        heartbeat_interval,
                     }))
                     .is_ok()
                 {
-                    self.read(&link).await;
+                    self.read(&link, heartbeat_interval).await;
                 }
             }
             Err(failure) => drop(opened.send(Err(failure))),
@@ -198,8 +214,8 @@ impl<D: Dialect> Reader<D> {
     }
 
     /// Reads frames until the client stops, or falls silent, or the session is ended.
-    async fn read(&mut self, link: &Link) {
-        let silence = self.engine.limits().heartbeat_interval * MISSED_HEARTBEATS;
+    async fn read(&mut self, link: &Link, heartbeat_interval: Duration) {
+        let silence = heartbeat_interval * MISSED_HEARTBEATS;
         let clock = Arc::clone(self.engine.clock());
         let mut heard = clock.now();
         // Armed again only when it rings, so that a frame costs no timer.
@@ -273,6 +289,8 @@ enum State<D: Dialect> {
         events: Events,
         /// Not kept alive: the events end when the session has no one left but this stream.
         session: Weak<Session>,
+        standing: Standing,
+        interval: Duration,
         beat: Sleep,
     },
     /// Nothing more will come.
@@ -280,11 +298,8 @@ enum State<D: Dialect> {
 }
 
 impl<D: Dialect> Responses<D> {
-    fn next_beat(engine: &Engine) -> Sleep {
-        let next: Timestamp = engine
-            .clock()
-            .now()
-            .after(engine.limits().heartbeat_interval);
+    fn next_beat(engine: &Engine, interval: Duration) -> Sleep {
+        let next: Timestamp = engine.clock().now().after(interval);
         engine.clock().sleep_until(next)
     }
 
@@ -301,6 +316,17 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
+            // First, so that no stream is too busy for it.
+            if let State::Open {
+                session, standing, ..
+            } = &mut this.state
+                && let Poll::Ready(lost) = standing.poll_lost(cx)
+            {
+                if let Some(session) = session.upgrade() {
+                    session.close();
+                }
+                return this.fail(lost.into());
+            }
             match &mut this.state {
                 State::Opening(opening) => {
                     let opened = ready!(Pin::new(opening).poll(cx));
@@ -309,11 +335,15 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                             events,
                             welcome,
                             session,
+                            standing,
+                            heartbeat_interval: interval,
                         }) => {
-                            let beat = Self::next_beat(&this.engine);
+                            let beat = Self::next_beat(&this.engine, interval);
                             this.state = State::Open {
                                 events,
                                 session: Arc::downgrade(&session),
+                                standing,
+                                interval,
                                 beat,
                             };
                             return Poll::Ready(Some(Ok(welcome)));
@@ -324,7 +354,9 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                 State::Open {
                     events,
                     session,
+                    interval,
                     beat,
+                    ..
                 } => match events.poll_next(cx) {
                     Poll::Ready(Some(Event::End(error))) => return this.fail(error.into()),
                     Poll::Ready(Some(Event::Drained)) => this.state = State::Ended,
@@ -339,7 +371,7 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                     Poll::Ready(None) => this.state = State::Ended,
                     Poll::Pending => {
                         ready!(beat.as_mut().poll(cx));
-                        *beat = Self::next_beat(&this.engine);
+                        *beat = Self::next_beat(&this.engine, *interval);
                         let Some(session) = session.upgrade() else {
                             continue;
                         };

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -10,10 +9,9 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use crate::limits::Limits;
+use crate::capacity::Capacity;
 
 /// Flow-control window of a stream and of a connection, in bytes: what a client may send ahead. Large
 /// enough that a bot's frames do not wait for window updates, small enough that one stream cannot
@@ -38,11 +36,11 @@ pub(super) struct Connections {
     router: axum::Router,
     open: GracefulShutdown,
     /// Places for connections; who finds none is sent away.
-    places: Arc<Semaphore>,
+    places: Capacity,
 }
 
 impl Connections {
-    pub(super) fn new(router: axum::Router, limits: &Limits) -> Self {
+    pub(super) fn new(router: axum::Router, places: Capacity) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -61,7 +59,7 @@ impl Connections {
             builder,
             router,
             open: GracefulShutdown::new(),
-            places: Arc::new(Semaphore::new(limits.connections)),
+            places,
         }
     }
 
@@ -89,7 +87,7 @@ impl Connections {
     }
 
     fn serve(&self, socket: TcpStream) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Some(place) = self.places.try_take() else {
             return debug!("a connection was closed: there are as many as `connections` allows");
         };
         // Frames are small and wait for nobody.

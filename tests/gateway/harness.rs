@@ -27,9 +27,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 use turnwire::clock::{Clock, Manual, Timestamp};
-use turnwire::config::{Config, Overrides};
+use turnwire::config::{Changes, Config, Overrides};
+use turnwire::limits::Limits;
 use turnwire::proto::v1;
-use turnwire::server::{Parts, Server};
+use turnwire::server::{Parts, ReloadError, Reloader, Server};
 use turnwire::store::{KeyRange, Memory, Order, Store};
 
 pub(crate) use activities::{message, padded, text};
@@ -202,6 +203,7 @@ struct Running {
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<()>,
     plug: store::Handle,
+    reloader: Option<Reloader>,
     /// A session that is never handed anything: for barriers.
     probe: Mutex<Option<Bot>>,
     wire: Wire,
@@ -250,6 +252,7 @@ impl Gateway {
             .expect("it does not panic")
             .expect("it binds");
         let address = server.address();
+        let reloader = server.reloader().clone();
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             // Dropped without a word, it means to go on until killed.
@@ -267,6 +270,7 @@ impl Gateway {
             stop: Some(stop),
             ended,
             plug,
+            reloader: Some(reloader),
             probe: Mutex::new(None),
             wire,
         });
@@ -319,6 +323,45 @@ impl Gateway {
         let limits = self.config.limits.clone();
         self.config = parse(&change(CONFIG));
         self.config.limits = limits;
+    }
+
+    /// Changes the configuration in force, and what it starts with the next time; limits stay.
+    pub(crate) async fn reload(
+        &mut self,
+        change: impl FnOnce(&str) -> String,
+    ) -> Result<Changes, ReloadError> {
+        let mut config = parse(&change(CONFIG));
+        config.limits = self.config.limits.clone();
+        self.reload_to(config).await
+    }
+
+    /// The same for its limits alone.
+    pub(crate) async fn relimit(
+        &mut self,
+        change: impl FnOnce(&mut Limits),
+    ) -> Result<Changes, ReloadError> {
+        let mut config = self.config.clone();
+        change(&mut config.limits);
+        self.reload_to(config).await
+    }
+
+    async fn reload_to(&mut self, config: Config) -> Result<Changes, ReloadError> {
+        let (reloader, next) = (self.reloader(), config.clone());
+        // Where the gateway's log is.
+        let runtime = self.running().runtime.as_ref().expect("it has a runtime");
+        let reloaded = runtime.spawn(async move { reloader.reload(next).await });
+        let reloaded = within("a reload", reloaded).await;
+        let reloaded = reloaded.expect("it does not panic");
+        if reloaded.is_ok() {
+            self.config = config;
+        }
+        reloaded
+    }
+
+    /// What puts other configurations in force.
+    pub(crate) fn reloader(&self) -> Reloader {
+        let reloader = self.running().reloader.as_ref();
+        reloader.expect("it runs").clone()
     }
 
     /// Kills and starts again on what was synced.
@@ -505,6 +548,7 @@ impl Running {
     /// Waits until nothing of the gateway is left.
     async fn end(mut self) {
         drop(self.probe.get_mut().take());
+        drop(self.reloader.take());
         let runtime = self.runtime.take().expect("it has a runtime");
         let shut = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE));
         within("the runtime's end", shut)

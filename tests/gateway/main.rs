@@ -29,6 +29,7 @@ mod direct_line_uploads;
 mod drains;
 mod erase;
 mod operations;
+mod reload;
 mod selectors;
 mod state;
 mod windows;

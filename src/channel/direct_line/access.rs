@@ -1,11 +1,13 @@
 //! Who calls, and for which conversation (reference, section 1).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inbound::User;
 use super::origin::Origins;
+use super::serving::Serving;
 use super::token::{self, Claims, Subject, Use, fresh_id};
-use super::{DirectLine, Error, Grant, Parameters, Site};
+use super::{DirectLine, Error, Grant, Parameters, Served, Site};
 use crate::auth::bearer_token;
 use crate::auth::secret::{self, Digest};
 use crate::engine::Conversation as Stored;
@@ -15,8 +17,12 @@ use crate::id::ChannelId;
 const USER_PREFIX: &str = "dl_";
 
 /// Someone who calls, with a credential that is good.
+///
+/// What its channel is configured with stays as it was when it was let in, for as long as one request
+/// takes.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    serving: Arc<Serving>,
     site: usize,
     credential: Credential,
 }
@@ -33,6 +39,10 @@ impl Caller {
     #[must_use]
     pub fn has_secret(&self) -> bool {
         matches!(self.credential, Credential::Secret(_))
+    }
+
+    fn served(&self) -> &Served {
+        &self.serving.sites[self.site]
     }
 
     /// The token's claims.
@@ -87,19 +97,17 @@ impl DirectLine {
 
     fn token(&self, token: &str, purpose: Use) -> Result<Caller, Error> {
         let now = self.engine().clock().now();
-        let claims = self.inner.key.verify(token, now);
+        let serving = self.inner.serving.load_full();
+        let claims = serving.key.verify(token, now);
         let claims = claims.map_err(|error| match error {
             token::Error::Forged => Error::CredentialUnknown,
             token::Error::Expired => Error::TokenExpired,
         })?;
-        let mut sites = self.inner.sites.iter();
-        let site = sites.position(|served| {
-            let is_listed = |secret| self.inner.key.name(secret) == claims.kid;
-            served.channel.as_str() == claims.site && served.site.secrets.iter().any(is_listed)
-        });
+        let site = serving.site_of(&claims.site, &claims.kid);
         let site = site.filter(|_| claims.purpose == purpose);
         Ok(Caller {
             site: site.ok_or(Error::CredentialUnknown)?,
+            serving,
             credential: Credential::Token(Box::new(claims)),
         })
     }
@@ -107,14 +115,16 @@ impl DirectLine {
     /// Takes the same time whichever of the secrets it is.
     fn secret(&self, shown: &str) -> Result<Caller, Error> {
         let shown = Digest::of(shown);
-        let all = self.inner.sites.iter().enumerate();
+        let serving = self.inner.serving.load_full();
+        let all = serving.sites.iter().enumerate();
         let all = all.flat_map(|(index, served)| {
             let secrets = served.site.secrets.iter();
             secrets.map(move |secret| (index, secret))
         });
         Ok(Caller {
             site: secret::find(&shown, all).ok_or(Error::CredentialUnknown)?,
-            credential: Credential::Secret(self.inner.key.name(&shown)),
+            credential: Credential::Secret(serving.key.name(&shown)),
+            serving,
         })
     }
 
@@ -146,12 +156,12 @@ impl DirectLine {
         is_trusted.then_some(()).ok_or(Error::OriginUntrusted)
     }
 
-    pub(super) fn site(&self, caller: &Caller) -> &Site {
-        &self.inner.sites[caller.site].site
+    pub(super) fn site<'c>(&self, caller: &'c Caller) -> &'c Site {
+        &caller.served().site
     }
 
-    pub(super) fn channel(&self, caller: &Caller) -> &ChannelId {
-        &self.inner.sites[caller.site].channel
+    pub(super) fn channel<'c>(&self, caller: &'c Caller) -> &'c ChannelId {
+        &caller.served().channel
     }
 
     /// Makes a token for a conversation that does not exist yet, and a user, if one is named.
@@ -264,7 +274,7 @@ impl DirectLine {
         self.inner.streams.extend(&claims.sid, expiry);
         let grant = Grant {
             conversation_id: claims.conv.clone(),
-            token: self.inner.key.sign(&claims),
+            token: caller.serving.key.sign(&claims),
             expires_in: lifetime.as_secs(),
         };
         (grant, claims)
@@ -282,12 +292,18 @@ impl DirectLine {
     }
 
     /// Where bots would call back. Never what a caller says: bots send their credentials there.
-    pub(super) fn service_url(&self, caller: &Caller) -> &str {
-        &self.inner.sites[caller.site].service_url
+    pub(super) fn service_url<'c>(&self, caller: &'c Caller) -> &'c str {
+        &caller.served().service_url
     }
 
     /// The URL of a stream, to be opened within a minute.
-    pub(super) fn stream_url(&self, base: &str, of: &Claims, watermark: &str) -> String {
+    pub(super) fn stream_url(
+        &self,
+        caller: &Caller,
+        base: &str,
+        of: &Claims,
+        watermark: &str,
+    ) -> String {
         const TO_OPEN: Duration = Duration::from_secs(60);
         let now = self.engine().clock().now();
         let mut claims = Claims::new(
@@ -298,7 +314,7 @@ impl DirectLine {
             now.after(TO_OPEN),
         );
         claims.until = Some(of.exp);
-        let token = self.inner.key.sign(&claims);
+        let token = caller.serving.key.sign(&claims);
         // `http` becomes `ws`, and `https` `wss`.
         let base = base.strip_prefix("http").unwrap_or(base);
         format!(

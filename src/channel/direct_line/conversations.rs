@@ -54,7 +54,7 @@ impl DirectLine {
         let watermark = Watermark(Sequence::START).to_string();
         let conversation = Conversation {
             grant,
-            stream_url: self.stream_url(base, &claims, &watermark),
+            stream_url: self.stream_url(caller, base, &claims, &watermark),
         };
         Ok((is_new, conversation))
     }
@@ -93,7 +93,7 @@ impl DirectLine {
         let (grant, claims) = self.issue(caller, subject);
         Ok(Conversation {
             grant,
-            stream_url: self.stream_url(base, &claims, &Watermark(position).to_string()),
+            stream_url: self.stream_url(caller, base, &claims, &Watermark(position).to_string()),
         })
     }
 

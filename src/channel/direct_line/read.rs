@@ -100,8 +100,13 @@ impl DirectLine {
         let ticket = self
             .inner
             .streams
-            .open(claims.jti.clone(), claims.sid.clone(), until)
+            .open(claims, until)
             .ok_or(engine::Error::ShuttingDown)?;
+        // Once more: when the streams were ended whose tokens are no longer good, this was either
+        // among them, or finds it now.
+        let serving = self.inner.serving.load_full();
+        let site = serving.site_of(&claims.site, &claims.kid);
+        site.ok_or(Error::CredentialUnknown)?;
         self.engine().metrics().watchers.inc();
         let stream = Stream {
             reading,
@@ -231,7 +236,7 @@ pub struct Stream {
     reading: Reading,
     follower: Follower,
     waiting: VecDeque<Arc<Entry>>,
-    _place: tokio::sync::OwnedSemaphorePermit,
+    _place: crate::capacity::Share,
 }
 
 impl Stream {

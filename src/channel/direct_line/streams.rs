@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::token::Claims;
 use crate::clock::{Clock, Timestamp};
 
 /// Most streams that the tokens of one session have open at one time: a client has one, and a few more
@@ -18,6 +19,8 @@ pub enum Ending {
     Replaced,
     /// Its token is no longer good.
     Expired,
+    /// The secret that its token was made with is no longer listed.
+    Revoked,
     /// The gateway is shutting down.
     Closing,
 }
@@ -41,6 +44,9 @@ struct Open {
 struct Held {
     url: String,
     session: String,
+    /// The channel, and by which of its secrets its token is good.
+    site: String,
+    secret: String,
     state: watch::Sender<State>,
 }
 
@@ -61,12 +67,8 @@ impl Default for Streams {
 
 impl Streams {
     /// Opens one, and ends an older one of the same URL. `None` once everything is closed.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        url: String,
-        session: String,
-        until: Timestamp,
-    ) -> Option<Ticket> {
+    pub(super) fn open(self: &Arc<Self>, claims: &Claims, until: Timestamp) -> Option<Ticket> {
+        let (url, session) = (claims.jti.clone(), claims.sid.clone());
         let (state, changes) = watch::channel(State {
             until,
             ending: None,
@@ -74,6 +76,8 @@ impl Streams {
         let held = Arc::new(Held {
             url: url.clone(),
             session: session.clone(),
+            site: claims.site.clone(),
+            secret: claims.kid.clone(),
             state,
         });
         {
@@ -108,6 +112,15 @@ impl Streams {
             for held in all {
                 held.state
                     .send_modify(|state| state.until = state.until.max(until));
+            }
+        }
+    }
+
+    /// Ends those whose channel, or the secret that their token was made with, is no longer good.
+    pub(super) fn revoke(&self, is_good: impl Fn(&str, &str) -> bool) {
+        for held in self.lock().by_session.values().flatten() {
+            if !is_good(&held.site, &held.secret) {
+                held.end(Ending::Revoked);
             }
         }
     }
@@ -194,15 +207,33 @@ mod tests {
 
     use futures_util::FutureExt as _;
 
+    use super::super::token::{Subject, Use};
     use super::*;
     use crate::clock::Manual;
 
     const START: Timestamp = Timestamp(1_000);
 
     fn open(streams: &Arc<Streams>, url: &str) -> Ticket {
+        open_by(streams, url, "old")
+    }
+
+    fn open_by(streams: &Arc<Streams>, url: &str, secret: &str) -> Ticket {
         let until = START.after(Duration::from_secs(60));
-        let ticket = streams.open(url.to_owned(), "session".to_owned(), until);
+        let ticket = streams.open(&claims(url, secret), until);
         ticket.expect("open")
+    }
+
+    fn claims(url: &str, secret: &str) -> Claims {
+        let subject = Subject {
+            site: "site".to_owned(),
+            conversation: "c".to_owned(),
+            user: None,
+            name: None,
+            kid: secret.to_owned(),
+            sid: "session".to_owned(),
+            origins: Vec::new(),
+        };
+        Claims::new(Use::Stream, subject, url.to_owned(), START, START)
     }
 
     #[tokio::test]
@@ -256,6 +287,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_ends_with_the_secret_of_its_token_and_no_other_does() {
+        let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
+        let mut old = open_by(&streams, "a", "old");
+        let mut new = open_by(&streams, "b", "new");
+        streams.revoke(|site, secret| (site, secret) == ("site", "new"));
+        assert_eq!(old.ended(&clock).await, Ending::Revoked);
+        assert!(new.ended(&clock).now_or_never().is_none());
+        streams.revoke(|_, _| false);
+        assert_eq!(new.ended(&clock).await, Ending::Revoked);
+    }
+
+    #[tokio::test]
     async fn closing_ends_all_and_opens_none() {
         let (streams, clock) = (Arc::new(Streams::default()), Manual::new(START));
         let mut ticket = open(&streams, "a");
@@ -264,7 +307,7 @@ mod tests {
         assert!(streams.gone().now_or_never().is_none());
         drop(ticket);
         streams.gone().await;
-        let late = streams.open("b".to_owned(), "session".to_owned(), START);
+        let late = streams.open(&claims("b", "old"), START);
         assert!(late.is_none());
     }
 }

@@ -133,6 +133,11 @@ impl Shard {
         keyed: Option<Keyed>,
         round: &mut Round,
     ) -> Result<Appended, Error> {
+        let end_closes = match self.settings.channels.get(&key.channel) {
+            Some(channel) => channel.end_closes,
+            // The caller has looked, and it has gone since.
+            None => return Err(Error::ChannelUnknown(key.channel)),
+        };
         let is_group = draft.conversation.as_ref().and_then(|c| c.is_group) == Some(true);
         let slot = match self.resident(&key, round) {
             Ok(slot) => Some(slot),
@@ -150,10 +155,7 @@ impl Shard {
         {
             return Ok(repeated);
         }
-        let closes = self.settings.channels.get(&key.channel);
-        if closes.is_some_and(|channel| channel.end_closes)
-            && slot.is_some_and(|slot| self.conversations[slot].ended)
-        {
+        if end_closes && slot.is_some_and(|slot| self.conversations[slot].ended) {
             return Err(Error::ConversationEnded(key));
         }
         let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);

@@ -75,6 +75,19 @@ impl Queue {
         Some(next)
     }
 
+    /// Every conversation in it, those that are served next first.
+    pub(super) fn into_keys(self) -> impl Iterator<Item = ConversationKey> {
+        let queued = self.queued;
+        let stalled = self.stalled.into_iter().flat_map(move |(session, line)| {
+            let waits = |key: &ConversationKey| {
+                let standing = queued.get(key);
+                standing.is_some_and(|standing| standing.stalled == Some(session))
+            };
+            line.into_iter().filter(waits).collect::<Vec<_>>()
+        });
+        self.again.into_iter().chain(self.ready).chain(stalled)
+    }
+
     /// Puts back what was taken, to be served next.
     pub(super) fn put_back(&mut self, key: ConversationKey, lane: Lane) {
         let standing = Standing {

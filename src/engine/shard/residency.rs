@@ -4,20 +4,19 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::queue::Lane;
+use super::reseat::{Readers, here_now, list};
 use super::{SORTED_PER_ROUND, Shard, Unsorted, letters};
 use crate::engine::command::Followed;
 use crate::engine::conversation::{Conversation, Reader, Seat, Stored};
-use crate::engine::delivery::{self, Cursor, Subscription};
+use crate::engine::delivery::{self, Subscription};
 use crate::engine::error::Error;
 use crate::engine::log::{self, Page};
 use crate::engine::round::Round;
-use crate::engine::settings::{Channel, Outbound};
 use crate::id::{ConversationKey, Sequence};
-use crate::store::keys::{Key, ListBy};
+use crate::store::keys::Key;
 use crate::store::{Durability, Order};
 
 /// Resident conversations looked at in one tick, unless there are too many: so that no tick grows
@@ -32,6 +31,7 @@ impl Shard {
         round: &mut Round,
     ) -> Result<usize, Error> {
         if let Some(&slot) = self.slots.get(key) {
+            self.reseat(slot, round);
             return Ok(slot);
         }
         let stored = Stored::read(&*self.shared.store, key)?;
@@ -72,6 +72,7 @@ impl Shard {
             newest: None,
             timer: None,
             touched: round.now,
+            reloads: self.reloads,
             residency: self.residencies,
         });
         self.slots.insert(key.clone(), slot);
@@ -86,8 +87,7 @@ impl Shard {
     }
 
     /// Those who read the conversation: by its stored cursors, and by what the configuration says
-    /// now of its channel. A conversation stays with its bots when its channel is routed elsewhere,
-    /// unless none of them is registered any more. Who joins so has seen everything up to now.
+    /// now of its channel. Who joins so has seen everything up to now.
     fn seats(
         &mut self,
         key: &ConversationKey,
@@ -95,29 +95,16 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Vec<Seat>, Error> {
         let mut readers = stored.cursors.clone();
-        let settings = &self.settings;
-        if let Some(Channel { bot, outbound, .. }) = settings.channels.get(&key.channel) {
-            let here_now = || Cursor {
-                finished: stored.last,
-                ..Cursor::default()
-            };
-            if !stored.bots().any(|bot| settings.bots.contains_key(bot)) {
-                let (by, start) = (ListBy::Bot(bot), stored.start_time);
-                let conversation = key;
-                let listing = Key::Listing {
-                    by,
-                    start,
-                    conversation,
-                };
-                round.batch.put(&listing, Bytes::new());
-                readers.push((Reader::Bot(bot.clone()), here_now()));
-            }
-            let is_egress = |(reader, _): &(Reader, Cursor)| *reader == Reader::Egress;
-            match outbound {
-                Outbound::Queue if readers.iter().any(is_egress) => {}
-                Outbound::Queue => readers.push((Reader::Egress, here_now())),
-                Outbound::Watch => readers.retain(|reader| !is_egress(reader)),
-            }
+        let present = readers.iter().map(|(reader, _)| reader);
+        let change = Readers::of(&self.settings, key, present);
+        if let Some(bot) = change.joins {
+            list(key, stored.start_time, &bot, round);
+            readers.push((Reader::Bot(bot), here_now(stored.last)));
+        }
+        match change.egress {
+            Some(true) => readers.push((Reader::Egress, here_now(stored.last))),
+            Some(false) => readers.retain(|(reader, _)| *reader != Reader::Egress),
+            None => {}
         }
         let mut seats = Vec::with_capacity(readers.len());
         for (reader, cursor) in readers {

@@ -6,7 +6,6 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::Problem;
 use crate::channel::direct_line::{DirectLine, Error};
@@ -23,7 +22,7 @@ const SMALL_BYTES: usize = 16 << 10;
 /// A body that was read, and its room.
 pub(crate) struct Read {
     pub(crate) bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _room: crate::capacity::Share,
 }
 
 /// Reads a body of at most as many bytes as an activity may have.

@@ -125,6 +125,7 @@ async fn say_goodbye(line: &DirectLine, socket: &mut WebSocket, ending: Ending) 
         // The public service's word for it.
         Ending::Replaced => (close_code::POLICY, "collision"),
         Ending::Expired => (close_code::POLICY, "token expired"),
+        Ending::Revoked => (close_code::POLICY, "token revoked"),
         Ending::Closing => (close_code::AWAY, "shutting down"),
     };
     let frame = CloseFrame {
