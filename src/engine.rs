@@ -13,10 +13,12 @@ pub mod log;
 mod read;
 mod reload;
 mod retry;
+mod room;
 mod round;
 pub mod session;
 pub mod settings;
 mod shard;
+mod stream;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,7 +32,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tracing::info;
 
-use crate::activity::{self, Draft};
+use crate::activity;
 use crate::clock::Clock;
 use crate::id::{BotId, ChannelId, ConversationId, ConversationKey};
 use crate::metrics::Metrics;
@@ -40,11 +42,12 @@ use crate::store::{self, KeyRange, Order, Store};
 pub use command::{Backlog, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};
-pub use feed::Follower;
+pub use feed::{Ephemeral, Follower, Step};
 pub use link::Link;
 pub use read::{Filter, ListPosition};
+pub use stream::Piece;
 
-use command::{Append, Command, From as Origin, Keyed, Reply, Room};
+use command::{Append, Command, From as Origin, Keyed, Reply};
 use session::{Appended, Credit, Event, Events, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
@@ -524,17 +527,6 @@ impl Engine {
             reply,
         };
         self.command(shard, Command::Append(Box::new(append))).await
-    }
-
-    /// Waits for room for drafts, which is given back when they are decided.
-    async fn room(&self, drafts: &[Draft]) -> Result<Room, Error> {
-        let bytes: usize = drafts.iter().map(|draft| draft.body().len()).sum();
-        let limit = self.inner.room_bytes;
-        let permits = u32::try_from(bytes.clamp(1, limit)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.inner.room);
-        room.acquire_many_owned(permits)
-            .await
-            .map_err(|_| Error::ShuttingDown)
     }
 
     async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod channels;
 mod conversations;
 mod convert;
 mod page;
+mod partials;
 mod stream;
 
 use std::sync::Arc;

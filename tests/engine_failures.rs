@@ -215,6 +215,7 @@ impl Gateway {
             capabilities: v1::ChannelCapabilities::default(),
             outbound: Outbound::Queue,
             service_url: None,
+            stream_interval: Limits::default().stream_interval,
             end_closes: false,
         };
         let (store, limits): (Arc<dyn Store>, _) = match rounds {
@@ -1152,7 +1153,11 @@ impl World {
                     "{refused:?}"
                 );
             }
-            Event::Posted(_) | Event::Drain { .. } | Event::End(_) => panic!("{event:?}"),
+            Event::Posted(_)
+            | Event::Cancelled(_)
+            | Event::Ephemeral(..)
+            | Event::Drain { .. }
+            | Event::End(_) => panic!("{event:?}"),
         }
     }
 
@@ -1229,9 +1234,12 @@ impl World {
                 );
                 assert!(is_fine, "{refused:?}");
             }
-            Event::Acked(_) | Event::Sent(_) | Event::Drain { .. } | Event::End(_) => {
-                panic!("{event:?}")
-            }
+            Event::Acked(_)
+            | Event::Sent(_)
+            | Event::Cancelled(_)
+            | Event::Ephemeral(..)
+            | Event::Drain { .. }
+            | Event::End(_) => panic!("{event:?}"),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Appended, Session, Subscriber};
+use crate::engine::stream::Piece;
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
 use crate::store::record;
@@ -28,6 +29,10 @@ pub(crate) enum Command {
         deliveries: Vec<DeliveryId>,
         by: Option<Duration>,
     },
+    /// A piece of a reply that is being made.
+    Partial(Box<Partial>),
+    /// A channel has stopped a streamed reply, or, without an id, all of a conversation.
+    StopStream(ConversationKey, String),
     Attach(Arc<Session>),
     Detach(session::Number),
     /// Credit was granted to a session of this subscriber.
@@ -127,6 +132,24 @@ pub(crate) enum Reply {
         frame: u64,
         post_id: String,
     },
+    /// Only of a refusal.
+    Refusal {
+        session: Arc<Session>,
+        frame: u64,
+        cites: Option<DeliveryId>,
+    },
+}
+
+/// A piece of a reply that a bot is making.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub(crate) room: Room,
+    pub(crate) session: Arc<Session>,
+    pub(crate) frame: u64,
+    pub(crate) delivery: DeliveryId,
+    /// Which of the delivery's streams.
+    pub(crate) stream: u32,
+    pub(crate) piece: Piece,
 }
 
 /// Activities to append as the answer to a delivery, which they finish.

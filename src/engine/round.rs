@@ -8,12 +8,13 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::engine::command::{Followed, Reply};
 use crate::engine::error::Error;
-use crate::engine::feed::Feed;
+use crate::engine::feed::{Ephemeral, Feed};
 use crate::engine::log::Entry;
 use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
+use crate::engine::shard::stream::Live;
 use crate::id::{ConversationNumber, DeliveryId};
 use crate::limits::Limits;
 use crate::store::keys::{Key, OnceDigest};
@@ -36,6 +37,8 @@ pub(crate) struct Round {
     pub(crate) removed_members: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
+    /// Streamed replies that have ended, which they have not if the round is not written.
+    pub(crate) ended: Vec<Live>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -49,6 +52,10 @@ enum Effect {
     /// Each with the frame that asked.
     Acked(Arc<Session>, Vec<(u64, Acked)>),
     Publish(Arc<Feed>, Arc<Entry>),
+    /// Ephemeral: dropped for whoever is behind. In its place between the others, so that a snapshot of
+    /// a reply is never shown after its end.
+    Show(Arc<Feed>, Arc<Ephemeral>),
+    Whisper(Arc<Session>, Event),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
@@ -67,6 +74,7 @@ impl Round {
             handed_over: 0,
             removed_members: HashSet::new(),
             results: HashMap::new(),
+            ended: Vec::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -114,6 +122,17 @@ impl Round {
         self.effects.push(Effect::Publish(feed, Arc::clone(entry)));
     }
 
+    /// Shows something ephemeral to followers.
+    pub(crate) fn show(&mut self, feed: Arc<Feed>, ephemeral: &Arc<Ephemeral>) {
+        self.effects.push(Effect::Show(feed, Arc::clone(ephemeral)));
+    }
+
+    /// Tells a session something ephemeral.
+    pub(crate) fn whisper(&mut self, session: &Arc<Session>, event: Event) {
+        self.effects
+            .push(Effect::Whisper(Arc::clone(session), event));
+    }
+
     pub(crate) fn followed(
         &mut self,
         reply: oneshot::Sender<Result<Followed, Error>>,
@@ -133,6 +152,8 @@ impl Round {
                     session.tell(Event::Acked(acked.collect()));
                 }
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
+                Effect::Show(feed, ephemeral) => feed.show(&ephemeral, limits),
+                Effect::Whisper(session, event) => session.whisper(event, limits),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
             }
@@ -155,7 +176,7 @@ impl Round {
                         refuse(&session, frame, why(), String::new(), Some(acked.id));
                     }
                 }
-                Effect::Publish(..) => {}
+                Effect::Publish(..) | Effect::Show(..) | Effect::Whisper(..) => {}
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
                 }
@@ -188,6 +209,19 @@ fn tell_result(reply: Reply, result: Result<Appended, Error>) {
                 result,
             }));
         }
+        // Nobody waits for what is ephemeral, and what comes late is as good as dropped.
+        (
+            Reply::Refusal { .. },
+            Ok(_) | Err(Error::DeliveryStale(_) | Error::DeliveryUnknown(_)),
+        ) => {}
+        (
+            Reply::Refusal {
+                session,
+                frame,
+                cites,
+            },
+            Err(error),
+        ) => refuse(&session, frame, error, String::new(), cites),
         (
             Reply::Post {
                 session, post_id, ..

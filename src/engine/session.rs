@@ -10,8 +10,10 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
+use crate::engine::feed::Ephemeral;
 use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Fence, Sequence, SessionId};
 use crate::limits::Limits;
+use crate::proto::v1;
 
 /// Who reads a conversation's log and must not miss anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +59,10 @@ pub enum Event {
     Posted(Posted),
     /// A frame was refused.
     Refused(Refused),
+    /// A streamed reply is wanted no more.
+    Cancelled(Cancelled),
+    /// Something that is seen now or never.
+    Ephemeral(ConversationKey, Arc<Ephemeral>),
     /// The gateway is going down.
     Drain {
         /// When to reconnect, from now.
@@ -87,6 +93,17 @@ pub struct Delivery {
     pub activity: Bytes,
     /// Something was skipped before it.
     pub after_gap: bool,
+}
+
+/// A streamed reply that is wanted no more, or not as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// The delivery that is being answered.
+    pub delivery: DeliveryId,
+    /// Which of its streams, by the bot's number.
+    pub stream: u32,
+    /// Why.
+    pub why: v1::CancelReason,
 }
 
 /// What became of one acknowledgement.
@@ -171,6 +188,8 @@ pub struct Session {
     unread: Arc<Unread>,
     ended: AtomicBool,
     ending: Notify,
+    /// Texts of the replies that it streams, in bytes.
+    stream_bytes: AtomicUsize,
 }
 
 /// The receiving end of a session's events. It ends when all who could tell the session something
@@ -185,6 +204,8 @@ pub struct Events {
 #[derive(Debug, Default)]
 struct Unread {
     count: AtomicUsize,
+    /// All events in the outbox.
+    all: AtomicUsize,
     fewer: Notify,
     /// The stream is gone: nothing will be read any more.
     closed: AtomicBool,
@@ -211,6 +232,7 @@ impl Session {
             unread: Arc::clone(&unread),
             ended: AtomicBool::new(false),
             ending: Notify::new(),
+            stream_bytes: AtomicUsize::new(0),
         });
         (session, Events { inbox, unread })
     }
@@ -287,8 +309,37 @@ impl Session {
         if !matches!(event, Event::Delivery(_)) {
             self.unread.count.fetch_add(1, Ordering::Relaxed);
         }
+        self.unread.all.fetch_add(1, Ordering::Relaxed);
         // A closed inbox means that the stream is gone; its detachment is on the way.
         let _ = self.outbox.send(event);
+    }
+
+    /// Tells the stream something ephemeral, unless it is behind: then that is dropped.
+    pub(crate) fn whisper(&self, event: Event, limits: &Limits) {
+        if !self.is_behind(limits) {
+            self.tell(event);
+        }
+    }
+
+    /// Whether so much waits for the stream that it is told nothing ephemeral.
+    pub(crate) fn is_behind(&self, limits: &Limits) -> bool {
+        self.unread.all.load(Ordering::Relaxed) >= limits.ephemeral_backlog_frames
+    }
+
+    /// Takes room for the text of a streamed reply that grows from `before` bytes to `after`, if there
+    /// is enough. Shards share it, as they do the credit.
+    #[must_use]
+    pub(crate) fn take_stream_bytes(&self, before: usize, after: usize, limits: &Limits) -> bool {
+        let limit = limits.session_stream_bytes;
+        let resized = |all: usize| Some(all - before + after).filter(|all| *all <= limit);
+        let order = Ordering::Relaxed;
+        let taken = self.stream_bytes.fetch_update(order, order, resized);
+        taken.is_ok()
+    }
+
+    /// Gives back the room of a text.
+    pub(crate) fn release_stream_bytes(&self, bytes: usize) {
+        self.stream_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Ends the session: its stream is told why, and it gets nothing more.
@@ -325,6 +376,9 @@ impl Events {
     /// The next event; `None` when the engine has gone.
     pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Event>> {
         let event = std::task::ready!(self.inbox.poll_recv(cx));
+        if event.is_some() {
+            self.unread.all.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(event) = &event
             && !matches!(event, Event::Delivery(_))
         {

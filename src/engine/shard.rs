@@ -15,12 +15,14 @@ mod acknowledge;
 mod append;
 mod change;
 mod dispatch;
+mod ephemeral;
 mod filter;
 mod members;
 pub(super) mod once;
 mod queue;
 mod residency;
 mod retention;
+pub(super) mod stream;
 mod write;
 
 use std::cmp::Reverse;
@@ -238,6 +240,10 @@ pub(crate) struct Shard {
     flight: Option<write::Flight>,
     /// Results that were kept since the shard began.
     kept: filter::Filter,
+    /// Replies that are being made.
+    streams: stream::Streams,
+    /// How fast ephemeral activities come.
+    pace: ephemeral::Pace,
 }
 
 impl Shard {
@@ -276,6 +282,8 @@ impl Shard {
             flight: None,
             kept: filter::Filter::default(),
             settings,
+            streams: stream::Streams::default(),
+            pace: ephemeral::Pace::default(),
             shared,
         }
     }
@@ -377,8 +385,10 @@ impl Shard {
         round.pump.append(&mut self.pump_next);
         self.sort(round);
         self.fire_timers(round);
+        self.fire_streams(round);
         self.tick(round);
         self.retain(round);
+        self.settle_streams(round);
         self.pump_all(round);
     }
 
@@ -399,6 +409,8 @@ impl Shard {
             } => {
                 self.extend(&session, &deliveries, by, round);
             }
+            Command::Partial(partial) => self.partial(*partial, round),
+            Command::StopStream(conversation, id) => self.stop_streams(&conversation, &id, round),
             Command::Attach(session) => self.attach(session, round),
             Command::Detach(number) => self.detach(number, round),
             Command::Granted(subscriber) => {
@@ -423,7 +435,8 @@ impl Shard {
     /// When something happens without a command.
     fn next_wake(&self) -> Timestamp {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        timer.map_or(self.next_tick, |at| at.min(self.next_tick))
+        let timers = timer.into_iter().chain(self.streams.next_wake());
+        timers.fold(self.next_tick, Timestamp::min)
     }
 
     fn tick(&mut self, round: &mut Round) {
@@ -434,6 +447,10 @@ impl Shard {
         self.let_go(round);
         self.retention.begin();
         self.publish_backlogs();
+        self.pace.begin();
+        let attached = &self.attached;
+        self.streams
+            .forget_told(|number| attached.contains_key(&number));
         if round.now >= self.next_reading {
             self.next_reading = round.now.after(READ_AGAIN);
             self.unsorted

@@ -16,7 +16,9 @@ use crate::auth::Principal;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
 use crate::engine::session::Appended;
-use crate::engine::{Conversation, Engine, Error, Filter, Follower, ListPosition, Start};
+use crate::engine::{
+    Conversation, Engine, Error, Filter, Follower, ListPosition, Start, Step as Followed,
+};
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
 use crate::proto::server::conversation_service_server::ConversationService;
 use crate::proto::server::watch_conversation_response::Step;
@@ -328,8 +330,11 @@ impl ConversationService for Service {
             let limit = self.engine.limits().watchers;
             let place = self.engine.watch_place();
             let place = place.ok_or(Failure::TooManyWatchers { limit })?;
-            let follower = self.engine.follow(key, start).await?;
-            let watch = Watch::new(follower, self.engine.clone(), place);
+            let mut follower = self.engine.follow(key.clone(), start).await?;
+            if request.with_ephemeral {
+                follower = follower.with_ephemeral();
+            }
+            let watch = Watch::new(key, follower, self.engine.clone(), place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
                 Some((step, watch))
@@ -343,6 +348,7 @@ impl ConversationService for Service {
 
 /// One watcher.
 struct Watch {
+    key: ConversationKey,
     follower: Follower,
     engine: Engine,
     /// Read and not sent yet.
@@ -356,11 +362,17 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(follower: Follower, engine: Engine, place: OwnedSemaphorePermit) -> Self {
+    fn new(
+        key: ConversationKey,
+        follower: Follower,
+        engine: Engine,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         engine.metrics().watchers.inc();
         let told = engine.clock().now();
         let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
         Self {
+            key,
             follower,
             engine,
             ready: VecDeque::new(),
@@ -384,10 +396,14 @@ impl Watch {
             }
             tokio::select! {
                 biased;
-                entries = self.follower.next() => match entries {
-                    Ok(entries) => {
+                next = self.follower.step() => match next {
+                    Ok(Followed::Entries(entries)) => {
                         self.ready.extend(entries);
                         self.told = self.engine.clock().now();
+                    }
+                    Ok(Followed::Ephemeral(shown)) => {
+                        let shown = convert::ephemeral(&self.key, &shown);
+                        return Some(Ok(step(Step::Ephemeral(shown))));
                     }
                     Err(error) => {
                         self.ended = true;

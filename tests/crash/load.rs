@@ -404,7 +404,12 @@ impl Shared {
                 }
                 Ok(Some(GatewayFrame::Error(error))) => self.ledger.broken(format!("{error:?}")),
                 Ok(Some(GatewayFrame::Heartbeat(beat))) => println!("{instance} {beat:?}"),
-                Ok(Some(GatewayFrame::Welcome(_) | GatewayFrame::Drain(_))) => {}
+                Ok(Some(
+                    GatewayFrame::Welcome(_)
+                    | GatewayFrame::Drain(_)
+                    | GatewayFrame::Cancel(_)
+                    | GatewayFrame::Ephemeral(_),
+                )) => {}
                 Ok(None) | Err(_) => return,
             }
         }

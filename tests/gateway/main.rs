@@ -13,6 +13,7 @@ mod promise_07_credit;
 mod promise_09_idempotent_sends;
 mod promise_10_backlog;
 mod promise_11_slow_is_not_lost;
+mod promise_12_partials;
 mod promise_all_under_chaos;
 
 mod access;
@@ -22,4 +23,5 @@ mod channel;
 mod conversations;
 mod direct_line;
 mod direct_line_uploads;
+mod ephemeral;
 mod operations;

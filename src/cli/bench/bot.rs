@@ -69,7 +69,7 @@ impl EchoBot {
                         return Err(turnwire_client::Error::from(error)).context("the gateway refused a frame");
                     }
                     GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-                    GatewayFrame::Welcome(_)
+                    GatewayFrame::Welcome(_) | GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_)
                     | GatewayFrame::SendResult(_)
                     | GatewayFrame::Heartbeat(_) => {}
                 },

@@ -259,7 +259,7 @@ async fn stay(
                 }
                 GatewayFrame::Drain(_) => bail!("the gateway is going down"),
                 GatewayFrame::Delivery(_) => bail!("an idle bot got something to do"),
-                GatewayFrame::Welcome(_)
+                GatewayFrame::Welcome(_) | GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_)
                 | GatewayFrame::AckResult(_)
                 | GatewayFrame::SendResult(_) => {}
             },

@@ -131,7 +131,11 @@ impl Taker {
                     .context("the gateway refused a frame");
             }
             GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-            GatewayFrame::Welcome(_) | GatewayFrame::SendResult(_) | GatewayFrame::Heartbeat(_) => {
+            GatewayFrame::Welcome(_)
+            | GatewayFrame::Cancel(_)
+            | GatewayFrame::Ephemeral(_)
+            | GatewayFrame::SendResult(_)
+            | GatewayFrame::Heartbeat(_) => {
                 return Ok(false);
             }
         }

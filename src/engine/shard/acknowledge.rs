@@ -199,9 +199,14 @@ impl Shard {
         let answered = self.answered(place);
         // Collected, they would stay in the much larger allocation of the drafts.
         let mut appended = Vec::with_capacity(drafts.len());
-        for draft in &drafts {
+        for draft in drafts {
             let author = Author::Bot(bot.clone());
-            appended.push(self.write_outbound(place.slot, draft, author, &answered, round));
+            if draft.kind.is_ephemeral() {
+                appended.push(self.show_reply(place.slot, &draft, author, &answered, round));
+                continue;
+            }
+            let draft = self.finish_stream(place, draft, round);
+            appended.push(self.write_outbound(place.slot, &draft, author, &answered, round));
         }
         self.let_loose(session.number, delivery, round);
         self.finish(place, round);

@@ -80,6 +80,9 @@ impl Shard {
     ) -> Option<Place> {
         let place = self.held.remove(&id)?;
         self.shared.held.fetch_sub(1, Ordering::Relaxed);
+        let until = round.now.after(self.settings.limits.stream_grace);
+        self.streams
+            .leave(&self.conversations[place.slot].key, id, until);
         if let Some(attached) = self.attached.get_mut(&number) {
             attached.held.remove(&id);
             let seat = &self.conversations[place.slot].seats[place.seat];
@@ -395,7 +398,7 @@ impl Shard {
     }
 }
 
-fn rank(session: &Session, key: &crate::id::ConversationKey) -> u64 {
+pub(super) fn rank(session: &Session, key: &crate::id::ConversationKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     session.instance.hash(&mut hasher);
     key.hash(&mut hasher);

@@ -225,6 +225,9 @@ impl Shard {
             };
             self.held.remove(&held.id);
             self.shared.held.fetch_sub(1, Ordering::Relaxed);
+            let grace = self.settings.limits.stream_grace;
+            let until = self.shared.clock.now().after(grace);
+            self.streams.leave(&conversation.key, held.id, until);
             if let Some(attached) = self.attached.get_mut(&held.session) {
                 attached.held.remove(&held.id);
                 // See `let_loose`. What bots were to get in the failed round is refunded with it.
@@ -243,6 +246,7 @@ impl Shard {
     /// Makes the last writes durable and takes the marks off all that is finished, so that the next
     /// open has nothing to look at.
     pub(super) fn leave(&mut self) {
+        self.end_streams();
         let mut round = Round::new(self.shared.clock.now());
         for (_, conversation) in &self.conversations {
             if let Some(feed) = conversation.feed.upgrade() {

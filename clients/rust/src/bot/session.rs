@@ -189,6 +189,7 @@ where
             GatewayFrame::Error(error) => self.refused(error),
             // A second Drain says nothing new, and a Welcome comes once.
             GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) => {}
+            GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_) => {}
         }
     }
 

@@ -268,6 +268,7 @@ impl Reader {
             GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) | GatewayFrame::Drain(_) => {
                 Ok(())
             }
+            GatewayFrame::Ephemeral(_) => Ok(()),
         }
     }
 }

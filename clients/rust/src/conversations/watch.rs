@@ -101,7 +101,8 @@ impl Watch {
             let step = match message.ok_or(Error::Ended)?.step {
                 Some(Step::Entry(entry)) => WatchStep::Entry(Box::new(entry)),
                 Some(Step::Position(position)) => WatchStep::Position(position),
-                None => continue,
+                // It was not asked for.
+                Some(Step::Ephemeral(_)) | None => continue,
             };
             self.stream = Some(stream);
             return Ok(step);
@@ -122,6 +123,7 @@ impl Watch {
         let request = WatchConversationRequest {
             conversation: Some(self.conversation.clone()),
             start: Some(WireStart::AfterSequence(after_sequence)),
+            with_ephemeral: false,
         };
         let client = &self.conversations.client;
         let response = client

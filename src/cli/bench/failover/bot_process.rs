@@ -54,7 +54,7 @@ pub(in crate::cli::bench) async fn run(args: Args, connection: &Connection) -> a
                 GatewayFrame::Delivery(delivery) => answer(&sender, args.number, delivery).await?,
                 // That a commit is stale is no mistake here: the users count what was answered.
                 GatewayFrame::AckResult(_)
-                | GatewayFrame::Welcome(_)
+                | GatewayFrame::Welcome(_) | GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_)
                 | GatewayFrame::SendResult(_)
                 | GatewayFrame::Heartbeat(_) => {}
                 GatewayFrame::Error(error) => {
