@@ -7,22 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::builder::BotBuilder;
+use super::builder::{BotBuilder, OnEphemeral};
 use super::credit::Meter;
-use super::early::{EarlySend, Unanswered};
+use super::early::{Early, Unanswered};
 use super::ending::{End, Ending, duration, sleep_until};
 use super::outbox::Outbox;
 use super::stream::{BotReceiver, BotStream};
+use super::streaming;
 use super::turn::{Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    self, AckOutcome, Appended, BotHeartbeat, Commit, Delivery, DeliveryResult, GatewayHeartbeat,
-    Nack, NackMode, SendResult, Welcome,
+    self, AckOutcome, Appended, BotHeartbeat, Cancel, Commit, Delivery, DeliveryResult,
+    GatewayHeartbeat, Nack, NackMode, SendResult, Welcome,
 };
 
 /// Early sends that may wait for the session's task; more make their handlers wait.
@@ -35,6 +36,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 struct Held {
     /// What it uses of the credit.
     bytes: usize,
+    /// Tells its handler which replies are wanted no more; none before it runs.
+    cancels: Option<watch::Sender<Vec<Cancel>>>,
 }
 
 pub(super) struct Session<H> {
@@ -54,8 +57,9 @@ pub(super) struct Session<H> {
     /// Deliveries whose Commit has not been answered. Counted, so that a stop waits for them.
     committing: usize,
     outbox: Outbox,
-    early_sends: mpsc::Receiver<EarlySend>,
-    early_sender: mpsc::Sender<EarlySend>,
+    early_sends: mpsc::Receiver<Early>,
+    early_sender: mpsc::Sender<Early>,
+    on_ephemeral: Option<OnEphemeral>,
     unanswered: Unanswered,
     last_heard: Instant,
     had_work: bool,
@@ -85,6 +89,7 @@ where
             outbox: Outbox::new(sender),
             early_sends,
             early_sender,
+            on_ephemeral: settings.on_ephemeral.clone(),
             unanswered: Unanswered::default(),
             last_heard: Instant::now(),
             had_work: true,
@@ -124,11 +129,8 @@ where
                     self.finish(joined);
                     self.start_waiting(ending.as_ref());
                 }
-                Some(early) = self.early_sends.recv() => {
-                    if let Some(send) = self.unanswered.begin(early) {
-                        self.outbox.send(send);
-                    }
-                }
+                // What handlers say waits for room on the stream, and so do they.
+                Some(early) = self.early_sends.recv(), if self.outbox.is_empty() => self.say(early),
                 flushed = self.outbox.flush(), if !self.outbox.is_empty() => flushed?,
                 _ = heartbeat.tick() => self.beat()?,
                 () = shutdown.as_mut(), if !ending.as_ref().is_some_and(Ending::is_stop) => {
@@ -172,7 +174,9 @@ where
             GatewayFrame::Delivery(delivery) => {
                 let bytes = delivery.activity.as_ref().map_or(0, Message::encoded_len);
                 self.had_work = true;
-                self.held.insert(delivery.delivery_id, Held { bytes });
+                let cancels = None;
+                self.held
+                    .insert(delivery.delivery_id, Held { bytes, cancels });
                 self.waiting.push_back(delivery);
                 self.start_waiting(ending);
             }
@@ -189,7 +193,17 @@ where
             GatewayFrame::Error(error) => self.refused(error),
             // A second Drain says nothing new, and a Welcome comes once.
             GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) => {}
-            GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_) => {}
+            GatewayFrame::Cancel(cancel) => {
+                let held = self.held.get(&cancel.delivery_id);
+                if let Some(cancels) = held.and_then(|held| held.cancels.as_ref()) {
+                    streaming::note(cancels, cancel);
+                }
+            }
+            GatewayFrame::Ephemeral(ephemeral) => {
+                if let Some(OnEphemeral(told)) = &self.on_ephemeral {
+                    told(ephemeral);
+                }
+            }
         }
     }
 
@@ -202,7 +216,11 @@ where
             && let Some(delivery) = self.waiting.pop_front()
         {
             let delivery_id = delivery.delivery_id;
-            let turn = Turn::new(delivery, self.early_sender.clone());
+            let (cancels, told) = watch::channel(Vec::new());
+            if let Some(held) = self.held.get_mut(&delivery_id) {
+                held.cancels = Some(cancels);
+            }
+            let turn = Turn::new(delivery, self.early_sender.clone(), told);
             let handler = self.handler.clone();
             let task = self
                 .running
@@ -220,6 +238,13 @@ where
         let Some(delivery_id) = self.deliveries.remove(&id) else {
             return;
         };
+        // What the handler said before it ended goes before its answer. The queue holds no more.
+        for _ in 0..EARLY_SENDS {
+            let Ok(early) = self.early_sends.try_recv() else {
+                break;
+            };
+            self.say(early);
+        }
         match answer {
             Ok(reply) => {
                 self.committing += 1;
@@ -229,6 +254,17 @@ where
                 });
             }
             Err(error) => self.give_back(delivery_id, error),
+        }
+    }
+
+    fn say(&mut self, early: Early) {
+        match early {
+            Early::Send(send) => {
+                if let Some(send) = self.unanswered.begin(send) {
+                    self.outbox.send(send);
+                }
+            }
+            Early::Frame(frame) => self.outbox.send(frame),
         }
     }
 

@@ -4,8 +4,8 @@ use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
 use crate::proto::subscribe_request::Frame as BotFrame;
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    Ack, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Send, SubscribeRequest,
-    SubscribeResponse, Welcome,
+    Ack, BotEphemeral, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Partial, Send,
+    SubscribeRequest, SubscribeResponse, Welcome,
 };
 use crate::{Client, Error};
 
@@ -92,4 +92,6 @@ frame! {
     Send(Send),
     Commit(Commit),
     Heartbeat(BotHeartbeat),
+    Partial(Partial),
+    Ephemeral(BotEphemeral),
 }

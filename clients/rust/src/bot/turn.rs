@@ -1,12 +1,16 @@
 //! A turn: what a bot is given, and what it may make of it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::early::EarlySend;
+use super::early::{Early, EarlySend};
+use super::streaming::ReplyStream;
 use crate::Error;
-use crate::proto::{Activity, Appended, ConversationName, Delivery, NackMode, Send};
+use crate::proto::{
+    Activity, Appended, BotEphemeral, Cancel, ConversationName, Delivery, NackMode, Send,
+};
 
 /// One delivery, to be answered by what the handler returns.
 #[derive(Debug)]
@@ -14,16 +18,25 @@ pub struct Turn {
     delivery: Delivery,
     activity: Box<Activity>,
     conversation: ConversationName,
-    sends: mpsc::Sender<EarlySend>,
+    sends: mpsc::Sender<Early>,
+    cancels: watch::Receiver<Vec<Cancel>>,
+    /// Replies that were begun.
+    streams: AtomicU32,
 }
 
 impl Turn {
-    pub(super) fn new(mut delivery: Delivery, sends: mpsc::Sender<EarlySend>) -> Self {
+    pub(super) fn new(
+        mut delivery: Delivery,
+        sends: mpsc::Sender<Early>,
+        cancels: watch::Receiver<Vec<Cancel>>,
+    ) -> Self {
         Self {
             activity: delivery.activity.take().unwrap_or_default(),
             conversation: delivery.conversation.take().unwrap_or_default(),
             delivery,
             sends,
+            cancels,
+            streams: AtomicU32::new(0),
         }
     }
 
@@ -104,8 +117,29 @@ impl Turn {
             delivery_id: self.delivery.delivery_id,
         };
         let early = EarlySend { send, result };
+        let early = Early::Send(early);
         self.sends.send(early).await.map_err(|_| Error::Ended)?;
         answered.await.map_err(|_| Error::Ended)?
+    }
+
+    /// Begins a reply that users see while it is made. A turn may have several; its messages finish them
+    /// in the order in which their first pieces came.
+    #[must_use]
+    pub fn stream(&self) -> ReplyStream {
+        let index = self.streams.fetch_add(1, Ordering::Relaxed);
+        let id = self.delivery.delivery_id;
+        ReplyStream::new(self.sends.clone(), self.cancels.clone(), id, index)
+    }
+
+    /// Shows that the bot is typing, for a few seconds. Waits for nothing: when there is no room for it,
+    /// it is dropped.
+    pub fn typing(&self) {
+        let typing = BotEphemeral {
+            conversation: None,
+            delivery_id: self.delivery.delivery_id,
+            activity: Some(Activity::of_type("typing").into()),
+        };
+        let _ = self.sends.try_send(Early::Frame(typing.into()));
     }
 }
 
