@@ -5,6 +5,7 @@
 //! is an activity that is finished. `tests/model.rs` checks what the machine does; here it is only
 //! timed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ fn turns(bencher: Bencher<'_, '_>, activities: u64) {
         for entry in log {
             machine.subscription.learn(entry, true);
             machine.hand_over(SESSION);
-            machine.subscription.finish();
+            machine.subscription.finish(NOW);
             machine.subscription.settle(entry.sequence);
         }
         machine
@@ -68,7 +69,7 @@ fn backlog(bencher: Bencher<'_, '_>, activities: u64) {
         while machine.subscription.settle(last) {
             machine.read_on(log);
             machine.hand_over(SESSION);
-            machine.subscription.finish();
+            machine.subscription.finish(NOW);
         }
         machine
     });
@@ -96,11 +97,11 @@ fn nacks(bencher: Bencher<'_, '_>, activities: u64) {
             machine.read_on(log);
             machine.hand_over(SESSION);
             let until = NOW.after(Duration::from_secs(1));
-            machine.subscription.give_back(Return::Retry { until });
+            machine.subscription.give_back(0, Return::Retry { until });
             assert_eq!(machine.subscription.wakes_at(), Some(until));
             machine.subscription.rested();
             machine.hand_over(SESSION);
-            machine.subscription.finish();
+            machine.subscription.finish(NOW);
         }
         machine
     });
@@ -116,11 +117,12 @@ fn expiries(bencher: Bencher<'_, '_>, activities: u64) {
             machine.read_on(log);
             machine.hand_over(SESSION);
             let extended = NOW.after(2 * DEADLINE);
-            machine.subscription.extend(extended, CEILING);
+            let id = DeliveryId(machine.deliveries);
+            machine.subscription.extend(id, extended, CEILING);
             assert_eq!(machine.subscription.wakes_at(), Some(extended));
-            machine.subscription.give_back(Return::Lost);
+            machine.subscription.give_back(0, Return::Lost);
             machine.hand_over(OTHER_SESSION);
-            machine.subscription.finish();
+            machine.subscription.finish(NOW);
         }
         machine
     });
@@ -135,7 +137,7 @@ fn dead_letters(bencher: Bencher<'_, '_>, activities: u64) {
         while machine.subscription.settle(last) {
             machine.read_on(log);
             machine.hand_over(SESSION);
-            machine.subscription.give_back(Return::Lost);
+            machine.subscription.give_back(0, Return::Lost);
             machine.subscription.skip();
         }
         machine
@@ -162,7 +164,7 @@ impl Machine {
     /// Has finished nothing of a log that ends at `last`.
     fn new(last: Sequence) -> Self {
         Self {
-            subscription: Subscription::new(Cursor::default(), last),
+            subscription: Subscription::new(Cursor::default(), last, VecDeque::new()),
             deliveries: 0,
         }
     }

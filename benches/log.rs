@@ -176,6 +176,9 @@ impl Writer {
             finished: sequence.previous(),
             attempts: 1,
             after_gap: false,
+            blocked: false,
+            replays: false,
+            later_attempts: Vec::new(),
         };
         // The bot's, and that of the channel's egress.
         let cursors = [cursor(BOT), cursor("")].into_iter();

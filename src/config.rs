@@ -27,7 +27,7 @@ use toml::de::DeTable;
 use crate::auth::Credentials;
 use crate::limits::Limits;
 
-pub use bot::Bot;
+pub use bot::{Bot, OnPoison};
 pub use channel::{Channel, Kind, Outbound};
 pub use log::{Format, Log};
 pub use problem::{Error, Place, Problem};

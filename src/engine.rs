@@ -3,11 +3,13 @@
 //! [`Engine`] is the cheap handle that every front door holds; [`Link`] is what a stream holds of it.
 //! Behind them, shards own the conversations: see `shard`.
 
+mod attach;
 mod command;
 mod conversation;
 pub mod delivery;
 mod error;
 mod feed;
+mod letters;
 mod link;
 pub mod log;
 mod read;
@@ -19,6 +21,7 @@ pub mod session;
 pub mod settings;
 mod shard;
 mod stream;
+pub mod terms;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,25 +33,26 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tracing::info;
 
 use crate::activity;
 use crate::clock::Clock;
-use crate::id::{BotId, ChannelId, ConversationId, ConversationKey};
+use crate::id::{BotId, ChannelId, ConversationId, ConversationKey, DeliveryId};
 use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, KeyRange, Order, Store};
 
-pub use command::{Backlog, Nack};
+pub use attach::Opening;
+pub use command::{Backlog, Deal, Dealt, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};
 pub use feed::{Ephemeral, Follower, Step};
+pub use letters::{DeadLetter, LetterFilter, Letters};
 pub use link::Link;
 pub use read::{Filter, ListPosition};
 pub use stream::Piece;
 
 use command::{Append, Command, From as Origin, Keyed, Reply};
-use session::{Appended, Credit, Event, Events, Session, Subscriber};
+use session::{Appended, Event, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
 
@@ -299,103 +303,6 @@ impl Engine {
         ))
     }
 
-    /// Attaches a session of a bot.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BotUnknown`], [`Error::CreditOutOfRange`], [`Error::TooManySessions`],
-    /// [`Error::ShuttingDown`].
-    pub async fn attach_bot(
-        &self,
-        bot: &BotId,
-        instance: &str,
-        credit: Credit,
-    ) -> Result<(Link, Events), Error> {
-        if !self.settings().look().bots.contains_key(bot) {
-            return Err(Error::BotUnknown(bot.clone()));
-        }
-        self.attach(Subscriber::Bot(bot.clone()), instance, credit)
-            .await
-    }
-
-    /// Attaches an adapter to its channel, and notes what it declares the channel can do, if it
-    /// declares anything.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ChannelUnknown`], [`Error::CreditOutOfRange`], [`Error::TooManySessions`],
-    /// [`Error::ShuttingDown`].
-    pub async fn attach_channel(
-        &self,
-        channel: &ChannelId,
-        instance: &str,
-        capabilities: Option<v1::ChannelCapabilities>,
-        credit: Credit,
-    ) -> Result<(Link, Events), Error> {
-        if !self.settings().look().channels.contains_key(channel) {
-            return Err(Error::ChannelUnknown(channel.clone()));
-        }
-        let subscriber = Subscriber::Egress(channel.clone());
-        let attached = self.attach(subscriber, instance, credit).await?;
-        if let Some(capabilities) = capabilities {
-            let mut declared = self.inner.shared.declared();
-            declared.insert(channel.clone(), capabilities);
-        }
-        Ok(attached)
-    }
-
-    async fn attach(
-        &self,
-        subscriber: Subscriber,
-        instance: &str,
-        credit: Credit,
-    ) -> Result<(Link, Events), Error> {
-        if self.is_draining() {
-            return Err(Error::ShuttingDown);
-        }
-        let number = session::Number(self.inner.next_session.fetch_add(1, Ordering::Relaxed));
-        let id = format!("{:032x}", self.random().random::<u128>());
-        let (session, events) =
-            Session::new(id.into(), number, subscriber.clone(), instance.to_owned());
-        session.grant(credit, &self.limits())?;
-        let replaced = {
-            let mut sessions = self.sessions();
-            let key = (subscriber, instance.to_owned());
-            let limit = self.limits().sessions;
-            if sessions.len() >= limit && !sessions.contains_key(&key) {
-                return Err(Error::TooManySessions { limit });
-            }
-            sessions.insert(key, Arc::clone(&session))
-        };
-        info!(session.id = %session.id, subscriber = %session.subscriber, instance, "attached");
-        let link = Link::new(self.clone(), Arc::clone(&session));
-        if let Some(old) = replaced {
-            old.end(Error::SessionReplaced(instance.to_owned()));
-            self.command_all(|| Command::Detach(old.number)).await?;
-        }
-        self.command_all(|| Command::Attach(Arc::clone(&session)))
-            .await?;
-        Ok((link, events))
-    }
-
-    /// Ends a session: what it holds goes to others.
-    async fn detach(&self, session: Arc<Session>) {
-        let instance = session.instance.as_str();
-        info!(session.id = %session.id, subscriber = %session.subscriber, instance, "detached");
-        {
-            let mut sessions = self.sessions();
-            let key = (session.subscriber.clone(), session.instance.clone());
-            if sessions
-                .get(&key)
-                .is_some_and(|other| other.number == session.number)
-            {
-                sessions.remove(&key);
-            }
-        }
-        // Shards that are gone hold nothing any more.
-        let _ = self.command_all(|| Command::Detach(session.number)).await;
-    }
-
     /// What waits for a subscriber, as of the last second.
     #[must_use]
     pub fn backlog(&self, subscriber: &Subscriber) -> Backlog {
@@ -408,13 +315,17 @@ impl Engine {
     /// Brings the gauges up to date: sessions, conversations in memory, what waits for each bot.
     pub fn gauge(&self) {
         let metrics = &self.inner.shared.metrics;
-        let (bots, channels): (Vec<_>, Vec<_>) = self
-            .sessions()
-            .keys()
-            .map(|(name, _)| name.clone())
-            .partition(|name| matches!(name, Subscriber::Bot(_)));
-        metrics.sessions.bot.set(bots.len() as i64);
-        metrics.sessions.channel.set(channels.len() as i64);
+        let (mut bots, mut channels, mut away) = (0, 0, 0);
+        for session in self.sessions().values() {
+            match (session.is_away(), &session.subscriber) {
+                (true, _) => away += 1,
+                (false, Subscriber::Bot(_)) => bots += 1,
+                (false, Subscriber::Egress(_)) => channels += 1,
+            }
+        }
+        metrics.sessions.bot.set(bots);
+        metrics.sessions.channel.set(channels);
+        metrics.sessions_away.set(away);
         metrics
             .conversations_resident
             .set(self.inner.shared.resident.load(Ordering::Relaxed) as i64);
@@ -541,6 +452,20 @@ impl Engine {
             self.command(shard, command()).await?;
         }
         Ok(())
+    }
+
+    /// How many shards there are.
+    fn shards(&self) -> usize {
+        self.inner.shards.len()
+    }
+
+    /// The shard to ask about a delivery. Any will do for one that none has made.
+    fn shard_of_delivery(&self, delivery: DeliveryId) -> usize {
+        usize::from(shard::Ids::shard_of(delivery)).min(self.shards() - 1)
+    }
+
+    fn next_session(&self) -> u64 {
+        self.inner.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
     fn shard(&self, conversation: &ConversationKey) -> usize {

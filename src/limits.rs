@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Activities of one conversation that wait in memory for one subscriber; the rest stay in the log. Also
+/// the largest window.
+pub const WAITING_ENTRIES: usize = 32;
+
 /// The gateway's limits. The configuration's `[limits]` table has the same names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -73,6 +77,21 @@ pub struct Limits {
     pub delivery_deadline: Duration,
     /// How long a delivery may be held when it is extended again and again. Default 1 h.
     pub delivery_ceiling: Duration,
+    /// How long a session outlives its stream, if its client can resume it; also what a client gets that
+    /// does not say. Default 30 s.
+    pub resume_grace: Duration,
+    /// How long a conversation stays with its session after its last turn. Default 10 min.
+    pub lease_idle: Duration,
+    /// How long a conversation waits for room of the session that has it while another one has some.
+    /// Default 5 s.
+    pub lease_patience: Duration,
+    /// Conversations out of memory that are remembered to be a session's, for each shard. Default
+    /// 100,000.
+    pub leases: usize,
+    /// Most deliveries of one conversation at a time, up to 32. Default 32.
+    pub delivery_window: usize,
+    /// Most selectors of a session, and most channels or types in one. Default 32.
+    pub selectors: usize,
     /// Attempts before a delivery is parked in the dead letters. Default 5.
     pub delivery_attempts: u32,
     /// Commands that may wait for each shard before callers wait. Default 8,192.
@@ -139,6 +158,12 @@ impl Default for Limits {
             session_stream_bytes: 8 * MIB,
             delivery_deadline: Duration::from_secs(60),
             delivery_ceiling: HOUR,
+            resume_grace: Duration::from_secs(30),
+            lease_idle: Duration::from_secs(600),
+            lease_patience: Duration::from_secs(5),
+            leases: 100_000,
+            delivery_window: 32,
+            selectors: 32,
             delivery_attempts: 5,
             shard_commands: 8_192,
             shard_bytes: 64 * MIB,

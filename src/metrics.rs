@@ -43,6 +43,8 @@ pub struct Metrics {
     pub dead_letters: Counter,
     /// Open streams now.
     pub sessions: Sessions,
+    /// Sessions that have lost their stream and may come back.
+    pub sessions_away: Gauge,
     /// Conversations being watched now, by watcher.
     pub watchers: Gauge,
     /// Conversations in memory now.
@@ -83,6 +85,8 @@ pub struct AckOutcomes {
     pub stale: Counter,
     /// No such delivery was ever made.
     pub unknown: Counter,
+    /// Not first of what its session holds of the conversation.
+    pub out_of_order: Counter,
 }
 
 /// A counter for each outcome of a send.
@@ -149,6 +153,12 @@ impl Metrics {
         let partials = counters(r, "partials", "Pieces of streamed replies");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
+        let sessions_away = Gauge::default();
+        r.register(
+            "sessions_away",
+            "Sessions that have lost their stream and may come back",
+            sessions_away.clone(),
+        );
         let outbound = Family::<Label<String>, Gauge>::default();
         r.register(
             "outbound",
@@ -178,6 +188,7 @@ impl Metrics {
                 ok: resolve(&acks, "outcome", "ok"),
                 stale: resolve(&acks, "outcome", "stale"),
                 unknown: resolve(&acks, "outcome", "unknown"),
+                out_of_order: resolve(&acks, "outcome", "out_of_order"),
             },
             sends: SendOutcomes {
                 appended: resolve(&sends, "outcome", "appended"),
@@ -198,6 +209,7 @@ impl Metrics {
             },
             streams: gauge(r, "streams", "Streamed replies that are being made"),
             dead_letters: counter(r, "dead_letters", "Deliveries parked in the dead letters"),
+            sessions_away,
             sessions: Sessions {
                 bot: sessions.get_or_create_owned(&[("kind", "bot")]),
                 channel: sessions.get_or_create_owned(&[("kind", "channel")]),

@@ -237,6 +237,13 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
             },
             delivery_deadline: bot.delivery_deadline.unwrap_or(limits.delivery_deadline),
             delivery_attempts: bot.delivery_attempts.unwrap_or(limits.delivery_attempts),
+            on_poison: match bot.on_poison {
+                config::OnPoison::Skip => settings::OnPoison::Skip,
+                config::OnPoison::Block => settings::OnPoison::Block,
+                config::OnPoison::Fallback => settings::OnPoison::Fallback {
+                    text: bot.fallback_text.clone().unwrap_or_default(),
+                },
+            },
         };
         (bot.id.clone(), settings)
     });

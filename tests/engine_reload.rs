@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::engine::session::{Credit, Delivery, Event, Events};
-use turnwire::engine::settings::{Bot, Channel, Outbound, Settings};
-use turnwire::engine::{Engine, Error, Start};
+use turnwire::engine::settings::{Bot, Channel, OnPoison, Outbound, Settings};
+use turnwire::engine::terms::Terms;
+use turnwire::engine::{Engine, Error, Opening, Start};
 use turnwire::id::ConversationKey;
 use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
@@ -26,6 +27,7 @@ fn bot(id: &str, delivery_deadline: Duration) -> Bot {
         },
         delivery_deadline,
         delivery_attempts: 5,
+        on_poison: OnPoison::Skip,
     }
 }
 
@@ -101,8 +103,12 @@ async fn a_delivery_has_the_deadline_that_is_in_force_when_it_is_handed_over() {
         deliveries: 10,
         bytes: 1 << 20,
     };
-    let (_link, mut events) = engine
-        .attach_bot(&"echo".into(), "1", credit)
+    let Opening {
+        link: _link,
+        mut events,
+        ..
+    } = engine
+        .attach_bot(&"echo".into(), Terms::new("1", credit))
         .await
         .expect("it attaches");
 

@@ -27,6 +27,14 @@ pub struct Outline {
     pub from: Option<ChannelAccount>,
 }
 
+impl Outline {
+    /// The outline of a stored activity; of what is none, an empty one.
+    #[must_use]
+    pub fn of(stored: &[u8]) -> Self {
+        prost::Message::decode(stored).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;

@@ -19,7 +19,25 @@ pub struct Bot {
     pub delivery_deadline: Option<Duration>,
     /// Attempts before a delivery to it is parked. Absent: the limit of that name.
     pub delivery_attempts: Option<u32>,
+    /// What becomes of an activity that it cannot take.
+    pub on_poison: OnPoison,
+    /// What users are told then; given if and only if that is to fall back.
+    pub fallback_text: Option<String>,
 }
+
+/// What becomes of an activity that a bot cannot take, besides that it is parked in the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPoison {
+    /// The next one is handed over.
+    Skip,
+    /// Those behind it wait for an operator.
+    Block,
+    /// The user is answered in the bot's place.
+    Fallback,
+}
+
+/// Longest `fallback_text`, in bytes.
+const FALLBACK_BYTES: usize = 4 * 1024;
 
 pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
     let mut bots = Named::new("bot");
@@ -39,12 +57,33 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
             .take("delivery_attempts")
             .and_then(|value| value.count(DELIVERY_ATTEMPTS))
             .and_then(|attempts| u32::try_from(attempts).ok());
+        let policies = [
+            ("skip", OnPoison::Skip),
+            ("block", OnPoison::Block),
+            ("fallback", OnPoison::Fallback),
+        ];
+        let written = table.take("on_poison");
+        let on_poison = written.as_ref().and_then(|value| value.choice(&policies));
+        let on_poison = on_poison.unwrap_or(OnPoison::Skip);
+        let text = table.take("fallback_text");
+        match (&text, &written) {
+            (Some(text), _) if on_poison != OnPoison::Fallback => {
+                text.refuse("is said only with `on_poison = \"fallback\"`");
+            }
+            (None, Some(written)) if on_poison == OnPoison::Fallback => {
+                written.refuse("needs `fallback_text`, which users are told then");
+            }
+            _ => {}
+        }
+        let fallback_text = text.and_then(|value| value.label(FALLBACK_BYTES));
         table.finish();
         bots.values.extend(id.map(|id| Bot {
             id: id.into(),
             name: name.map(str::to_owned),
             delivery_deadline,
             delivery_attempts,
+            on_poison,
+            fallback_text: fallback_text.map(str::to_owned),
         }));
     }
     bots

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::file::{Table, Value};
-use crate::limits::Limits;
+use crate::limits::{Limits, WAITING_ENTRIES};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -61,6 +61,12 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         delivery_deadline,
         delivery_ceiling,
         delivery_attempts,
+        resume_grace,
+        lease_idle,
+        lease_patience,
+        leases,
+        delivery_window,
+        selectors,
         shard_commands,
         shard_bytes,
         shard_round,
@@ -149,6 +155,13 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     time(t, "delivery_deadline", delivery_deadline, DELIVERY_DEADLINE);
     time(t, "delivery_ceiling", delivery_ceiling, 5 * SECOND..=DAY);
     count(t, "delivery_attempts", delivery_attempts, DELIVERY_ATTEMPTS);
+    time(t, "resume_grace", resume_grace, Duration::ZERO..=HOUR);
+    time(t, "lease_idle", lease_idle, Duration::ZERO..=DAY);
+    time(t, "lease_patience", lease_patience, Duration::ZERO..=HOUR);
+    count(t, "leases", leases, 0..=100_000_000);
+    let most_window = WAITING_ENTRIES as u64;
+    count(t, "delivery_window", delivery_window, 1..=most_window);
+    count(t, "selectors", selectors, 1..=1_000);
     count(t, "shard_commands", shard_commands, 16..=1_000_000);
     size(t, "shard_bytes", shard_bytes, MIB..=GIB);
     count(t, "shard_round", shard_round, 1..=100_000);

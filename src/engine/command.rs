@@ -10,7 +10,7 @@ use crate::activity::Draft;
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
-use crate::engine::session::{self, Appended, Session, Subscriber};
+use crate::engine::session::{self, Appended, Session};
 use crate::engine::stream::Piece;
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
@@ -34,9 +34,16 @@ pub(crate) enum Command {
     /// A channel has stopped a streamed reply, or, without an id, all of a conversation.
     StopStream(ConversationKey, String),
     Attach(Arc<Session>),
+    /// A session has lost its stream, this one, and may come back.
+    Lose(session::Number, u32),
+    Resume(Box<Resume>),
     Detach(session::Number),
-    /// Credit was granted to a session of this subscriber.
-    Granted(Subscriber),
+    /// A session gets nothing more, and finishes what it has.
+    DrainSession(session::Number),
+    /// Something is to become of dead letters.
+    Deal(Box<DeadLetters>),
+    /// Credit was granted to a session.
+    Granted(Arc<Session>),
     Follow {
         conversation: ConversationKey,
         reply: oneshot::Sender<Result<Followed, Error>>,
@@ -150,6 +157,46 @@ pub(crate) struct Partial {
     /// Which of the delivery's streams.
     pub(crate) stream: u32,
     pub(crate) piece: Piece,
+}
+
+/// A session that has a new stream.
+#[derive(Debug)]
+pub(crate) struct Resume {
+    pub(crate) session: Arc<Session>,
+    /// Deliveries of this shard that the client has in work.
+    pub(crate) held: Vec<DeliveryId>,
+    /// Those of them that the session does not hold.
+    pub(crate) lost: oneshot::Sender<Vec<DeliveryId>>,
+}
+
+/// Dead letters of one reader of a conversation that an operator deals with.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    pub(crate) conversation: ConversationKey,
+    /// The bot's id; empty for the channel's egress.
+    pub(crate) reader: String,
+    /// Which; empty: all of them, up to a page.
+    pub(crate) sequences: Vec<Sequence>,
+    pub(crate) deal: Deal,
+    pub(crate) reply: oneshot::Sender<Result<Dealt, Error>>,
+}
+
+/// What becomes of dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deal {
+    /// They are handed over again, in order.
+    Replay,
+    /// They are removed.
+    Drop,
+}
+
+/// What became of dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dealt {
+    /// How many it concerned.
+    pub count: usize,
+    /// There are more, beyond a page.
+    pub more: bool,
 }
 
 /// Activities to append as the answer to a delivery, which they finish.

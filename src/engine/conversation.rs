@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::clock::Timestamp;
 use crate::engine::command::Backlog;
-use crate::engine::delivery::{Cursor, State, Subscription};
+use crate::engine::delivery::{Cursor, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::{self, Entry};
@@ -107,6 +107,13 @@ impl Stored {
                 finished: Sequence(cursor.finished),
                 attempts: cursor.attempts,
                 after_gap: cursor.after_gap,
+                blocked: cursor.blocked,
+                replays: cursor.replays,
+                later_attempts: cursor
+                    .later_attempts
+                    .into_iter()
+                    .map(|later| (Sequence(later.sequence), later.attempts))
+                    .collect(),
             };
             (reader, cursor)
         });
@@ -165,8 +172,11 @@ pub(crate) struct Seat {
     pub(crate) subscriber: usize,
     /// How far it has got.
     pub(crate) subscription: Subscription,
-    /// The session that released the conversation: another one is preferred.
+    /// The session that released the conversation, or kept it waiting too long: another one is
+    /// preferred.
     pub(crate) avoid: Option<session::Number>,
+    /// Until when the conversation waits for room of the session that has it.
+    pub(crate) waits_until: Option<Timestamp>,
 }
 
 impl Seat {
@@ -219,19 +229,15 @@ impl Conversation {
     /// Whether something is going on that memory must hold: a delivery, a rest, or a follower.
     pub(crate) fn is_busy(&self) -> bool {
         self.feed.strong_count() > 0
-            || self.seats.iter().any(|seat| {
-                matches!(
-                    seat.subscription.state(),
-                    State::Held(_) | State::Resting { .. }
-                )
-            })
+            || self
+                .seats
+                .iter()
+                .any(|seat| seat.subscription.is_busy() || seat.waits_until.is_some())
     }
 
     /// Whether every reader has seen everything.
     pub(crate) fn is_finished(&self) -> bool {
-        self.seats
-            .iter()
-            .all(|seat| seat.subscription.state() == State::Idle)
+        self.seats.iter().all(|seat| seat.subscription.is_idle())
     }
 
     /// The conversation as its channel describes it.
@@ -276,6 +282,9 @@ impl Conversation {
                 finished: cursor.finished,
                 attempts: cursor.attempts,
                 after_gap: cursor.after_gap,
+                blocked: cursor.blocked,
+                replays: cursor.replays,
+                later_attempts: cursor.later_attempts,
             }
         });
         let head = HeadRecord {

@@ -1,31 +1,39 @@
 //! What a stream holds of the engine: its session, and the frames it may send.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::activity;
+use crate::engine::Engine;
 use crate::engine::command::{
     Acknowledge, Append, Command, Commit, From, Keyed, Nack, Partial, Reply,
 };
 use crate::engine::error::Error;
 use crate::engine::session::{Credit, Event, Refused, Session, Subscriber};
 use crate::engine::stream::Piece;
-use crate::engine::{Engine, shard};
 use crate::id::{ConversationKey, DeliveryId};
 use crate::proto::v1;
 
-/// An attached session. Dropping it detaches: what the session holds goes to others.
+/// An attached session. Dropping it detaches: what the session holds goes to others, at once, or when
+/// its client has not come back in time.
 ///
 /// Frames are handled in the order of the calls. Results come as [`Event`]s; an error that a method
 /// returns means that the frame did nothing, and is for the caller to report.
 pub struct Link {
     engine: Engine,
     session: Arc<Session>,
+    leaves: AtomicBool,
 }
 
 impl Link {
     pub(super) fn new(engine: Engine, session: Arc<Session>) -> Self {
-        Self { engine, session }
+        let leaves = AtomicBool::new(false);
+        Self {
+            engine,
+            session,
+            leaves,
+        }
     }
 
     /// The session.
@@ -41,10 +49,27 @@ impl Link {
     /// [`Error::CreditOutOfRange`]: the balance stays.
     pub async fn grant(&self, credit: Credit) -> Result<(), Error> {
         self.session.grant(credit, &self.engine.limits())?;
-        let subscriber = &self.session.subscriber;
         self.engine
-            .command_all(|| Command::Granted(subscriber.clone()))
+            .command_all(|| Command::Granted(Arc::clone(&self.session)))
             .await
+    }
+
+    /// Gets nothing more. The stream ends when the session has finished what it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn drain(&self) -> Result<(), Error> {
+        self.leave();
+        self.session.drain(self.engine.shards());
+        self.engine
+            .command_all(|| Command::DrainSession(self.session.number))
+            .await
+    }
+
+    /// Notes that the client ends the session of its own will: it is over with its stream.
+    pub fn leave(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
     }
 
     /// Finishes deliveries.
@@ -176,7 +201,7 @@ impl Link {
         };
         let shard = match (&conversation, cites) {
             (Some(conversation), _) => self.engine.shard(conversation),
-            (None, Some(cited)) => self.shard_of(cited),
+            (None, Some(cited)) => self.engine.shard_of_delivery(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
         let room = self.engine.room(std::slice::from_ref(&draft)).await?;
@@ -221,7 +246,10 @@ impl Link {
             drafts,
         };
         self.engine
-            .command(self.shard_of(delivery), Command::Commit(Box::new(commit)))
+            .command(
+                self.engine.shard_of_delivery(delivery),
+                Command::Commit(Box::new(commit)),
+            )
             .await
     }
 
@@ -267,7 +295,7 @@ impl Link {
         debug_assert!(draft.kind.is_ephemeral());
         let shard = match (&conversation, cites) {
             (Some(conversation), _) => self.engine.shard(conversation),
-            (None, Some(cited)) => self.shard_of(cited),
+            (None, Some(cited)) => self.engine.shard_of_delivery(cited),
             (None, None) => unreachable!("the stream checks that one is given"),
         };
         let Some(room) = self.engine.room_now(draft.body().len()) else {
@@ -317,7 +345,10 @@ impl Link {
             piece,
         };
         self.engine
-            .command(self.shard_of(delivery), Command::Partial(Box::new(partial)))
+            .command(
+                self.engine.shard_of_delivery(delivery),
+                Command::Partial(Box::new(partial)),
+            )
             .await
     }
 
@@ -365,18 +396,13 @@ impl Link {
     fn by_shard(&self, deliveries: Vec<DeliveryId>) -> Vec<(usize, Vec<DeliveryId>)> {
         let mut shards: Vec<(usize, Vec<DeliveryId>)> = Vec::new();
         for id in deliveries {
-            let shard = self.shard_of(id);
+            let shard = self.engine.shard_of_delivery(id);
             match shards.iter_mut().find(|(other, _)| *other == shard) {
                 Some((_, ids)) => ids.push(id),
                 None => shards.push((shard, vec![id])),
             }
         }
         shards
-    }
-
-    /// The shard to ask about a delivery. Any will do for one that none has made.
-    fn shard_of(&self, delivery: DeliveryId) -> usize {
-        usize::from(shard::Ids::shard_of(delivery)).min(self.engine.inner.shards.len() - 1)
     }
 }
 
@@ -386,7 +412,13 @@ impl Drop for Link {
         // The shards' queues are bounded, so detaching may wait; and it must come after the frames
         // that were sent before. Without a runtime the gateway is going down anyway.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { engine.detach(session).await });
+            let leaves = self.leaves.load(Ordering::Relaxed);
+            runtime.spawn(async move {
+                match leaves {
+                    true => engine.detach(session).await,
+                    false => engine.lose(session).await,
+                }
+            });
         }
     }
 }

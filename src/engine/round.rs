@@ -6,7 +6,7 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
-use crate::engine::command::{Followed, Reply};
+use crate::engine::command::{Dealt, Followed, Reply};
 use crate::engine::error::Error;
 use crate::engine::feed::{Ephemeral, Feed};
 use crate::engine::log::Entry;
@@ -35,10 +35,14 @@ pub(crate) struct Round {
     pub(crate) handed_over: usize,
     /// Encoded keys of members who were removed and are still in the store.
     pub(crate) removed_members: HashSet<Vec<u8>>,
+    /// Encoded keys of dead letters that were removed and are still in the store.
+    pub(crate) removed_letters: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
     /// Streamed replies that have ended, which they have not if the round is not written.
     pub(crate) ended: Vec<Live>,
+    /// Draining sessions that hold nothing of this shard's any more.
+    pub(crate) drained: Vec<Arc<Session>>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -60,6 +64,8 @@ enum Effect {
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
     ),
+    Resumed(oneshot::Sender<Vec<DeliveryId>>, Vec<DeliveryId>),
+    Dealt(oneshot::Sender<Result<Dealt, Error>>, Result<Dealt, Error>),
 }
 
 impl Round {
@@ -73,8 +79,10 @@ impl Round {
             decided: 0,
             handed_over: 0,
             removed_members: HashSet::new(),
+            removed_letters: HashSet::new(),
             results: HashMap::new(),
             ended: Vec::new(),
+            drained: Vec::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -141,6 +149,28 @@ impl Round {
         self.effects.push(Effect::Followed(reply, followed));
     }
 
+    pub(crate) fn resumed(
+        &mut self,
+        reply: oneshot::Sender<Vec<DeliveryId>>,
+        lost: Vec<DeliveryId>,
+    ) {
+        self.effects.push(Effect::Resumed(reply, lost));
+    }
+
+    /// Removes a dead letter.
+    pub(crate) fn remove_letter(&mut self, key: &Key<'_>) {
+        self.batch.delete(key);
+        self.removed_letters.insert(key.encode());
+    }
+
+    pub(crate) fn dealt(
+        &mut self,
+        reply: oneshot::Sender<Result<Dealt, Error>>,
+        dealt: Result<Dealt, Error>,
+    ) {
+        self.effects.push(Effect::Dealt(reply, dealt));
+    }
+
     /// Tells everyone, now that the round is as durable as it asked for.
     pub(crate) fn conclude(self, limits: &Limits) {
         for effect in self.effects {
@@ -156,7 +186,13 @@ impl Round {
                 Effect::Whisper(session, event) => session.whisper(event, limits),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
+                Effect::Resumed(reply, lost) => drop(reply.send(lost)),
+                Effect::Dealt(reply, dealt) => drop(reply.send(dealt)),
             }
+        }
+        // Last, so that a stream that ends has said everything.
+        for session in self.drained {
+            session.drained();
         }
     }
 
@@ -180,7 +216,13 @@ impl Round {
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
                 }
+                Effect::Dealt(reply, dealt) => drop(reply.send(dealt.and_then(|_| Err(why())))),
+                // What was forgotten with the round is found to be stale when it is cited.
+                Effect::Resumed(reply, lost) => drop(reply.send(lost)),
             }
+        }
+        for session in self.drained {
+            session.drained();
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Sessions: one attached stream of one bot instance, or of one channel adapter.
+//! Sessions: one attached stream of one bot instance, or of one channel adapter; or, for a while, one
+//! that has lost its stream and may come back.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +10,11 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Timestamp;
+use crate::engine::delivery;
 use crate::engine::error::Error;
 use crate::engine::feed::Ephemeral;
+use crate::engine::stream::Texts;
+use crate::engine::terms::{Said, Selector, Terms};
 use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Fence, Sequence, SessionId};
 use crate::limits::Limits;
 use crate::proto::v1;
@@ -57,6 +61,13 @@ pub enum Event {
     Sent(Sent),
     /// What became of a post.
     Posted(Posted),
+    /// A conversation went to another session.
+    Revoked {
+        /// Which.
+        conversation: ConversationKey,
+        /// The fence of the new lease.
+        fence: Fence,
+    },
     /// A frame was refused.
     Refused(Refused),
     /// A streamed reply is wanted no more.
@@ -70,6 +81,8 @@ pub enum Event {
         /// How long the gateway waits for work in flight.
         grace: Duration,
     },
+    /// The session has drained: it holds nothing, and gets nothing more.
+    Drained,
     /// The session is over.
     End(Error),
 }
@@ -93,6 +106,8 @@ pub struct Delivery {
     pub activity: Bytes,
     /// Something was skipped before it.
     pub after_gap: bool,
+    /// It is a dead letter that is handed over again.
+    pub replay: bool,
 }
 
 /// A streamed reply that is wanted no more, or not as it was.
@@ -126,6 +141,8 @@ pub enum Outcome {
     Stale,
     /// There never was such a delivery.
     Unknown,
+    /// The session holds an earlier one of the same conversation, which must be finished first.
+    OutOfOrder,
 }
 
 /// Where an activity was appended.
@@ -172,24 +189,60 @@ pub struct Refused {
     pub delivery: Option<DeliveryId>,
 }
 
-/// One attached stream.
+/// One session: an attached stream, or one that may come back.
 #[derive(Debug)]
 pub struct Session {
     /// Its id in the API.
     pub id: SessionId,
     /// Its number inside.
     pub number: Number,
+    /// Which of its streams this is, from 0: each that resumes the session has one of its own, and
+    /// what concerns an earlier one does not concern it.
+    pub stream: u32,
     /// Whose it is.
     pub subscriber: Subscriber,
     /// The process at the other end, as it names itself.
     pub instance: String,
+    /// Deliveries of one conversation at a time.
+    pub window: usize,
+    /// When it attached.
+    pub since: Timestamp,
+    /// What resumes it, and for how long after its stream is lost; `None` when nothing can.
+    pub(crate) resumable: Option<Resumable>,
+    selectors: Vec<Selector>,
     credit: Mutex<Credit>,
     outbox: mpsc::UnboundedSender<Event>,
     unread: Arc<Unread>,
+    /// When a frame last came, in milliseconds.
+    heard: AtomicU64,
+    /// Shards that have not said yet that a draining session holds nothing of theirs.
+    undrained: AtomicUsize,
+    /// Its stream is lost.
+    away: AtomicBool,
     ended: AtomicBool,
     ending: Notify,
-    /// Texts of the replies that it streams, in bytes.
-    stream_bytes: AtomicUsize,
+    /// What the replies take that it is making.
+    pub(crate) texts: Arc<Texts>,
+}
+
+/// How a session is resumed.
+#[derive(Clone, Debug)]
+pub(crate) struct Resumable {
+    /// What its Welcome said.
+    pub(crate) token: Arc<str>,
+    /// How long it outlives its stream.
+    pub(crate) grace: Duration,
+}
+
+/// What makes a session, besides what its client asks for.
+pub(crate) struct Identity {
+    pub(crate) id: SessionId,
+    pub(crate) number: Number,
+    pub(crate) stream: u32,
+    pub(crate) subscriber: Subscriber,
+    pub(crate) resumable: Option<Resumable>,
+    pub(crate) since: Timestamp,
+    pub(crate) texts: Arc<Texts>,
 }
 
 /// The receiving end of a session's events. It ends when all who could tell the session something
@@ -212,29 +265,94 @@ struct Unread {
 }
 
 impl Session {
-    pub(crate) fn new(
-        id: SessionId,
-        number: Number,
-        subscriber: Subscriber,
-        instance: String,
-    ) -> (Arc<Self>, Events) {
+    pub(crate) fn new(identity: Identity, terms: &Terms) -> (Arc<Self>, Events) {
         // Unbounded by type, bounded by rule: deliveries by credit, everything else by
         // `session_backlog_frames`, since the stream stops reading frames above it.
         let (outbox, inbox) = mpsc::unbounded_channel();
         let unread = Arc::new(Unread::default());
         let session = Arc::new(Self {
-            id,
-            number,
-            subscriber,
-            instance,
+            id: identity.id,
+            number: identity.number,
+            stream: identity.stream,
+            subscriber: identity.subscriber,
+            instance: terms.instance.clone(),
+            window: terms.window.clamp(1, delivery::WAITING_ENTRIES),
+            since: identity.since,
+            resumable: identity.resumable,
+            selectors: terms.selectors.clone(),
             credit: Mutex::default(),
             outbox,
             unread: Arc::clone(&unread),
+            heard: AtomicU64::new(identity.since.0),
+            undrained: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             ending: Notify::new(),
-            stream_bytes: AtomicUsize::new(0),
+            texts: identity.texts,
         });
         (session, Events { inbox, unread })
+    }
+
+    /// Whether the session takes an activity.
+    pub(crate) fn selects(&self, said: &Said<'_>) -> bool {
+        self.selects_all() || self.selectors.iter().any(|one| one.matches(said))
+    }
+
+    /// Whether the session takes everything.
+    pub(crate) fn selects_all(&self) -> bool {
+        self.selectors.is_empty()
+    }
+
+    /// What resumes the session, if anything does.
+    #[must_use]
+    pub fn resume_token(&self) -> Option<&str> {
+        self.resumable.as_ref().map(|resumable| &*resumable.token)
+    }
+
+    /// How long the session outlives its stream, if it does.
+    #[must_use]
+    pub fn resume_grace(&self) -> Option<Duration> {
+        self.resumable.as_ref().map(|resumable| resumable.grace)
+    }
+
+    /// Notes that the session has lost its stream.
+    pub(crate) fn lose(&self) {
+        self.away.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the session has lost its stream, and may come back.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the client has said something.
+    pub fn hear(&self, now: Timestamp) {
+        self.heard.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When the client last said something.
+    #[must_use]
+    pub fn heard(&self) -> Timestamp {
+        Timestamp(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Frames that wait for the client to read them, besides deliveries.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.unread.count.load(Ordering::Relaxed)
+    }
+
+    /// Begins to drain: each of `shards` says once that it has nothing of the session's.
+    pub(crate) fn drain(&self, shards: usize) {
+        self.undrained.store(shards, Ordering::Relaxed);
+    }
+
+    /// Notes that a shard has nothing more of the session's. The last one ends the stream.
+    pub(crate) fn drained(&self) {
+        if self.undrained.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.tell(Event::Drained);
+        }
     }
 
     /// Whether it is a channel adapter's.
@@ -326,22 +444,6 @@ impl Session {
         self.unread.all.load(Ordering::Relaxed) >= limits.ephemeral_backlog_frames
     }
 
-    /// Takes room for the text of a streamed reply that grows from `before` bytes to `after`, if there
-    /// is enough. Shards share it, as they do the credit.
-    #[must_use]
-    pub(crate) fn take_stream_bytes(&self, before: usize, after: usize, limits: &Limits) -> bool {
-        let limit = limits.session_stream_bytes;
-        let resized = |all: usize| Some(all - before + after).filter(|all| *all <= limit);
-        let order = Ordering::Relaxed;
-        let taken = self.stream_bytes.fetch_update(order, order, resized);
-        taken.is_ok()
-    }
-
-    /// Gives back the room of a text.
-    pub(crate) fn release_stream_bytes(&self, bytes: usize) {
-        self.stream_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     /// Ends the session: its stream is told why, and it gets nothing more.
     pub(crate) fn end(&self, why: Error) {
         if !self.ended.swap(true, Ordering::AcqRel) {
@@ -406,8 +508,16 @@ mod tests {
     use super::*;
 
     fn session(credit: Credit) -> Arc<Session> {
-        let subscriber = Subscriber::Bot("echo".into());
-        let (session, _) = Session::new("s".into(), Number(1), subscriber, "i".into());
+        let identity = Identity {
+            id: "s".into(),
+            number: Number(1),
+            stream: 0,
+            subscriber: Subscriber::Bot("echo".into()),
+            resumable: None,
+            since: Timestamp::default(),
+            texts: Arc::default(),
+        };
+        let (session, _) = Session::new(identity, &Terms::default());
         session.grant(credit, &Limits::default()).unwrap();
         session
     }

@@ -46,6 +46,23 @@ pub struct Bot {
     pub delivery_deadline: Duration,
     /// Attempts before a delivery is parked in the dead letters.
     pub delivery_attempts: u32,
+    /// What becomes of an activity that it cannot take.
+    pub on_poison: OnPoison,
+}
+
+/// What becomes of an activity that a bot cannot take, besides that it is parked in the dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnPoison {
+    /// The next one is handed over, and says that there is a gap.
+    #[default]
+    Skip,
+    /// Those behind it in the conversation wait until an operator deals with it.
+    Block,
+    /// As with skip; and the user is answered in the bot's place, and the channel asked for a person.
+    Fallback {
+        /// What the user is told.
+        text: String,
+    },
 }
 
 /// A configured channel.

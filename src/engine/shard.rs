@@ -13,10 +13,13 @@
 
 mod acknowledge;
 mod append;
+mod attach;
 mod change;
 mod dispatch;
 mod ephemeral;
 mod filter;
+mod lease;
+mod letters;
 mod members;
 pub(super) mod once;
 mod queue;
@@ -186,6 +189,22 @@ struct Attached {
     session: Arc<Session>,
     subscriber: usize,
     held: HashSet<DeliveryId>,
+    /// It has lost its stream, and may come back.
+    is_away: bool,
+    /// It gets nothing more.
+    is_draining: bool,
+}
+
+impl Attached {
+    /// Whether it may be handed anything.
+    fn is_open(&self) -> bool {
+        !self.is_away && !self.is_draining
+    }
+
+    /// Whether it may be handed something now.
+    fn has_room(&self) -> bool {
+        self.is_open() && self.session.credit().deliveries > 0
+    }
 }
 
 /// A conversation that may have work.
@@ -216,6 +235,10 @@ pub(crate) struct Shard {
     attached: HashMap<session::Number, Attached>,
     held: HashMap<DeliveryId, Place>,
     timers: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// Leases of conversations that have left memory.
+    leases: lease::Leases,
+    /// Draining sessions that a failed write has left with nothing, to be told with the next round.
+    drained: Vec<Arc<Session>>,
     /// Resident conversations, the one looked at longest ago first.
     leaving: VecDeque<(usize, u64)>,
     /// Counts conversations that came into memory; tells two users of a slot apart.
@@ -266,6 +289,8 @@ impl Shard {
             attached: HashMap::new(),
             held: HashMap::new(),
             timers: BinaryHeap::new(),
+            leases: lease::Leases::default(),
+            drained: Vec::new(),
             leaving: VecDeque::new(),
             residencies: 0,
             unsorted: live.into_iter().map(Unsorted::Marked).collect(),
@@ -383,6 +408,7 @@ impl Shard {
     fn end(&mut self, round: &mut Round) {
         self.shared.metrics.round_size.observe(round.decided as f64);
         round.pump.append(&mut self.pump_next);
+        round.drained.append(&mut self.drained);
         self.sort(round);
         self.fire_timers(round);
         self.fire_streams(round);
@@ -412,11 +438,15 @@ impl Shard {
             Command::Partial(partial) => self.partial(*partial, round),
             Command::StopStream(conversation, id) => self.stop_streams(&conversation, &id, round),
             Command::Attach(session) => self.attach(session, round),
+            Command::Lose(number, stream) => self.lose(number, stream, round),
+            Command::Resume(resume) => self.resume(*resume, round),
             Command::Detach(number) => self.detach(number, round),
-            Command::Granted(subscriber) => {
-                let number = self.subscriber(&subscriber);
+            Command::DrainSession(number) => self.drain_session(number, round),
+            Command::Granted(session) => {
+                let number = self.subscriber(&session.subscriber);
                 round.pump.push(number);
             }
+            Command::Deal(letters) => self.deal(*letters, round),
             Command::Follow {
                 conversation,
                 reply,
@@ -426,7 +456,7 @@ impl Shard {
             }
             // Whichever they are by now: of two reloads, the later one stays everywhere.
             Command::Reload => self.settings = self.shared.settings.get(),
-            Command::Drain => self.draining = true,
+            Command::Drain => self.begin_drain(round),
             Command::Stop(done) => return Some(done),
         }
         None
@@ -445,6 +475,7 @@ impl Shard {
         }
         self.next_tick = round.now.after(TICK);
         self.let_go(round);
+        self.leases.expire(round.now);
         self.retention.begin();
         self.publish_backlogs();
         self.pace.begin();

@@ -3,6 +3,8 @@
 //! Pure: it is told what came and when. The shard that owns the conversation keeps it, shows it and
 //! ends it: see `shard/stream`.
 
+mod room;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::activity::validate;
 use crate::clock::Timestamp;
 use crate::limits::Limits;
 use crate::proto::v1;
+
+pub(crate) use room::{TextRoom, Texts};
 
 /// What ends the text of a reply that broke off.
 const ELLIPSIS: char = '…';

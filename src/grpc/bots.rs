@@ -7,10 +7,13 @@ use tonic::{Request, Response, Status, Streaming};
 use super::access::{caller, require};
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, ids, time};
 use super::{convert, partials};
+use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
-use crate::engine::{Engine, FrameError, Link, Nack};
-use crate::id::{BotId, ConversationKey, DeliveryId};
+use crate::engine::terms::{Resume, Selector, Terms};
+use crate::engine::{Engine, FrameError, Link, Nack, Opening};
+use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId};
+use crate::limits::Limits;
 use crate::proto::server::bot_service_server::BotService;
 use crate::proto::server::subscribe_response::Frame;
 use crate::proto::server::{Delivery, SubscribeResponse};
@@ -85,20 +88,43 @@ impl Dialect for Bot {
             &self.principal,
             &format!("`bot:{bot}`"),
         )?;
-        let credit = credit(hello.credit.unwrap_or_default());
-        let (link, events) = self
-            .engine
-            .attach_bot(&bot, &hello.instance_id, credit)
-            .await?;
+        let asks_to_resume = hello
+            .resume
+            .as_ref()
+            .is_some_and(|resume| !resume.session_id.is_empty());
+        let terms = Terms {
+            instance: hello.instance_id,
+            credit: credit(hello.credit.unwrap_or_default()),
+            window: window(hello.window, self.engine.limits().delivery_window)?,
+            selectors: selectors(hello.selectors, self.engine.limits().selectors)?,
+            resume: resume(hello.resume, &self.engine.limits())?,
+        };
+        let Opening {
+            link,
+            events,
+            resumed,
+        } = self.engine.attach_bot(&bot, terms).await?;
         let limits = self.engine.limits();
+        let session = link.session();
+        let became = match (asks_to_resume, resumed.same) {
+            (false, _) => v1::Resumed::Unspecified,
+            (true, false) => v1::Resumed::None,
+            (true, true) if resumed.lost.is_empty() => v1::Resumed::Full,
+            (true, true) => v1::Resumed::Partial,
+        };
         let welcome = v1::Welcome {
-            session_id: link.session().id.to_string(),
+            session_id: session.id.to_string(),
             protocol: PROTOCOL,
             heartbeat_interval: Some(convert::duration(limits.heartbeat_interval)),
             delivery_deadline: Some(convert::duration(self.engine.delivery_deadline(&bot))),
             max_activity_bytes: limits.activity_bytes as u32,
             max_ack_ids: limits.ack_ids as u32,
             max_commit_sends: limits.commit_sends as u32,
+            resume_token: session.resume_token().unwrap_or_default().to_owned(),
+            resume_grace: session.resume_grace().map(convert::duration),
+            resumed: became as i32,
+            lost_delivery_ids: resumed.lost.iter().map(|id| id.0).collect(),
+            window: session.window as u32,
             partial_interval: Some(convert::duration(limits.stream_interval)),
         };
         Ok(Opened {
@@ -145,6 +171,7 @@ impl Dialect for Bot {
                     .await
                     .about("", Some(id))
             }
+            Some(Asked::Drain(v1::BotDrain {})) => Ok(link.drain().await?),
             Some(Asked::Heartbeat(beat)) => {
                 let ids = ids(beat.delivery_ids, limits.ack_ids)?;
                 Ok(link.extend(ids, None).await?)
@@ -165,6 +192,14 @@ impl Dialect for Bot {
                 deadline: delivery.deadline.map(convert::timestamp),
                 activity: delivery.activity,
                 after_gap: delivery.after_gap,
+                replay: delivery.replay,
+            }),
+            Event::Revoked {
+                conversation,
+                fence,
+            } => Frame::Revoked(v1::Revoked {
+                conversation: Some(convert::name(&conversation)),
+                fence: fence.0,
             }),
             Event::Acked(acked) => {
                 let results = acked.into_iter().map(|acked| v1::DeliveryResult {
@@ -200,7 +235,7 @@ impl Dialect for Bot {
             Event::Cancelled(cancelled) => Frame::Cancel(partials::cancel(cancelled)),
             Event::Ephemeral(key, shown) => Frame::Ephemeral(convert::ephemeral(&key, &shown)),
             // Bots do not post, and the end is the stream's status.
-            Event::Posted(_) | Event::End(_) => return None,
+            Event::Posted(_) | Event::Drained | Event::End(_) => return None,
         };
         Some(frame(said))
     }
@@ -278,6 +313,70 @@ pub(super) fn check_instance(instance: &str) -> Result<(), Failure> {
         field: "instance_id",
         problem,
     })
+}
+
+/// The window that a Hello asks for.
+fn window(asked: u32, limit: usize) -> Result<usize, Failure> {
+    match asked as usize {
+        0 => Ok(1),
+        window if window <= limit => Ok(window),
+        window => Err(Failure::HelloInvalid {
+            field: "window",
+            problem: format!("is {window}, more than `delivery_window={limit}`"),
+        }),
+    }
+}
+
+/// The selectors of a Hello.
+fn selectors(asked: Vec<v1::Selector>, limit: usize) -> Result<Vec<Selector>, Failure> {
+    let invalid = |problem: String| Failure::HelloInvalid {
+        field: "selectors",
+        problem,
+    };
+    let lists = asked
+        .iter()
+        .flat_map(|selector| [selector.channel_ids.len(), selector.activity_types.len()]);
+    let longest = lists.chain([asked.len()]).max().unwrap_or_default();
+    if longest > limit {
+        return Err(invalid(format!(
+            "has {longest} items in a list, more than `selectors={limit}`"
+        )));
+    }
+    let mut names = asked
+        .iter()
+        .flat_map(|selector| selector.channel_ids.iter().chain(&selector.activity_types));
+    if names.any(|name| name.is_empty() || name.len() > validate::ID_BYTES) {
+        let most = validate::ID_BYTES;
+        return Err(invalid(format!("has a name that is not 1 to {most} bytes")));
+    }
+    let selectors = asked.into_iter().map(|selector| Selector {
+        channels: selector
+            .channel_ids
+            .into_iter()
+            .map(ChannelId::from)
+            .collect(),
+        types: selector.activity_types,
+    });
+    Ok(selectors.collect())
+}
+
+/// The session that a Hello wants to go on with.
+fn resume(asked: Option<v1::Resume>, limits: &Limits) -> Result<Option<Resume>, Failure> {
+    let Some(asked) = asked else { return Ok(None) };
+    let invalid = |field, problem| Failure::HelloInvalid { field, problem };
+    let (count, limit) = (asked.delivery_ids.len(), limits.session_credit_deliveries);
+    if count as i64 > limit {
+        let problem = format!("has {count} ids, more than `session_credit_deliveries={limit}`");
+        return Err(invalid("resume.delivery_ids", problem));
+    }
+    let grace = asked.grace.map(Duration::try_from).transpose();
+    let grace = grace.map_err(|_| invalid("resume.grace", "is negative".to_owned()))?;
+    Ok(Some(Resume {
+        session_id: asked.session_id,
+        token: asked.token,
+        held: asked.delivery_ids.into_iter().map(DeliveryId).collect(),
+        grace,
+    }))
 }
 
 fn how(nack: &v1::Nack) -> Result<Nack, FrameError> {

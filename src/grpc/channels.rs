@@ -11,7 +11,8 @@ use super::{convert, partials};
 use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
-use crate::engine::{Engine, FrameError, Link, Nack};
+use crate::engine::terms::Terms;
+use crate::engine::{Engine, FrameError, Link, Nack, Opening};
 use crate::id::{ChannelId, DeliveryId};
 use crate::proto::server::attach_response::Frame;
 use crate::proto::server::channel_service_server::ChannelService;
@@ -114,11 +115,9 @@ impl Dialect for Adapter {
             bytes: limits.session_credit_bytes,
         };
         let capabilities = hello.capabilities;
-        let instance = &hello.instance_id;
-        let attached = self
-            .engine
-            .attach_channel(&channel, instance, capabilities, credit);
-        let (link, events) = attached.await?;
+        let terms = Terms::new(hello.instance_id, credit);
+        let attached = self.engine.attach_channel(&channel, terms, capabilities);
+        let Opening { link, events, .. } = attached.await?;
         let welcome = v1::AttachWelcome {
             session_id: link.session().id.to_string(),
             heartbeat_interval: Some(convert::duration(limits.heartbeat_interval)),
@@ -191,7 +190,12 @@ impl Dialect for Adapter {
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
             Event::Ephemeral(key, shown) => Frame::Ephemeral(convert::ephemeral(&key, &shown)),
             // Adapters neither ack nor send, and the end is the stream's status.
-            Event::Acked(_) | Event::Sent(_) | Event::Cancelled(_) | Event::End(_) => return None,
+            Event::Acked(_)
+            | Event::Sent(_)
+            | Event::Revoked { .. }
+            | Event::Cancelled(_)
+            | Event::Drained
+            | Event::End(_) => return None,
         };
         Some(frame(said))
     }

@@ -59,6 +59,7 @@ pub(super) fn outcome(outcome: Outcome) -> v1::AckOutcome {
         Outcome::Ok => v1::AckOutcome::Ok,
         Outcome::Stale => v1::AckOutcome::Stale,
         Outcome::Unknown => v1::AckOutcome::Unknown,
+        Outcome::OutOfOrder => v1::AckOutcome::OutOfOrder,
     }
 }
 

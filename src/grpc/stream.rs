@@ -225,7 +225,7 @@ impl<D: Dialect> Reader<D> {
             };
             let request = match request {
                 Ok(Some(request)) => request,
-                Ok(None) => return,
+                Ok(None) => return link.leave(),
                 Err(status) => {
                     return link.end(Error::FrameUnreadable {
                         problem: status.message().to_owned(),
@@ -233,6 +233,7 @@ impl<D: Dialect> Reader<D> {
                 }
             };
             heard = clock.now();
+            link.session().hear(heard);
             frame += 1;
             if let Err(rejected) = self.dialect.handle(link, frame, request).await {
                 let Rejected {
@@ -326,6 +327,7 @@ impl<D: Dialect> tokio_stream::Stream for Responses<D> {
                     beat,
                 } => match events.poll_next(cx) {
                     Poll::Ready(Some(Event::End(error))) => return this.fail(error.into()),
+                    Poll::Ready(Some(Event::Drained)) => this.state = State::Ended,
                     Poll::Ready(Some(event)) => {
                         if let Event::Refused(Refused { error, .. }) = &event {
                             this.engine.metrics().rpc_error(status::row(error).reason);

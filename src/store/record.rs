@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::message::encoded_len;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{Batch, Error, Key};
@@ -56,7 +57,7 @@ pub struct HeadRecord {
 }
 
 /// A `storage.Cursor` that is not held as one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CursorRecord<'a> {
     /// The bot's id; empty for the channel's egress.
     pub bot_id: &'a str,
@@ -66,6 +67,12 @@ pub struct CursorRecord<'a> {
     pub attempts: u32,
     /// Something was skipped since the last one that was acked.
     pub after_gap: bool,
+    /// The activity after it is a dead letter that holds up those behind it.
+    pub blocked: bool,
+    /// Dead letters are to be handed over again.
+    pub replays: bool,
+    /// How often activities further on were handed out.
+    pub later_attempts: Vec<(Sequence, u32)>,
 }
 
 /// Puts an activity as the value of its key.
@@ -96,6 +103,8 @@ pub fn encode_head<'a>(
             (2, cursor.finished.0),
             (3, cursor.attempts.into()),
             (4, cursor.after_gap.into()),
+            (5, cursor.blocked.into()),
+            (6, cursor.replays.into()),
         ];
         // Every tag is one byte.
         let bot_bytes = match cursor.bot_id.len() {
@@ -104,10 +113,23 @@ pub fn encode_head<'a>(
         };
         let number_bytes = numbers.iter().filter(|(_, number)| *number != 0);
         let number_bytes = number_bytes.map(|(_, number)| 1 + encoded_len_varint(*number));
-        encode_varint((bot_bytes + number_bytes.sum::<usize>()) as u64, to);
+        let later =
+            cursor
+                .later_attempts
+                .iter()
+                .map(|(sequence, attempts)| storage::LaterAttempts {
+                    sequence: sequence.0,
+                    attempts: *attempts,
+                });
+        let later_bytes: usize = later.clone().map(|later| encoded_len(7, &later)).sum();
+        let bytes = bot_bytes + number_bytes.sum::<usize>() + later_bytes;
+        encode_varint(bytes as u64, to);
         put_bytes(to, 1, cursor.bot_id.as_bytes());
         for (tag, number) in numbers {
             put_number(to, tag, number);
+        }
+        for later in later {
+            prost::encoding::message::encode(7, &later, to);
         }
     }
     put_number(to, 4, head.retention_bucket.into());
@@ -266,6 +288,14 @@ mod tests {
             finished,
             attempts,
             after_gap,
+            blocked: finished == 6,
+            replays: after_gap,
+            later_attempts: (0..attempts % 3)
+                .map(|later| storage::LaterAttempts {
+                    sequence: finished.saturating_add(later.into()),
+                    attempts: later,
+                })
+                .collect(),
         };
         let long = "b".repeat(300);
         let head = |last_sequence, first_sequence, retention_bucket, cursors| storage::Head {
@@ -295,6 +325,13 @@ mod tests {
                 finished: Sequence(cursor.finished),
                 attempts: cursor.attempts,
                 after_gap: cursor.after_gap,
+                blocked: cursor.blocked,
+                replays: cursor.replays,
+                later_attempts: cursor
+                    .later_attempts
+                    .iter()
+                    .map(|later| (Sequence(later.sequence), later.attempts))
+                    .collect(),
             });
             encode_head(
                 &mut parts,

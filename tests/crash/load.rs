@@ -358,6 +358,7 @@ impl Shared {
                 deliveries: 100,
                 bytes: 64 * 1024 * 1024,
             }),
+            ..Hello::default()
         };
         let stream = match BotStream::open(&client, hello).await {
             Ok(stream) => stream,
@@ -404,12 +405,8 @@ impl Shared {
                 }
                 Ok(Some(GatewayFrame::Error(error))) => self.ledger.broken(format!("{error:?}")),
                 Ok(Some(GatewayFrame::Heartbeat(beat))) => println!("{instance} {beat:?}"),
-                Ok(Some(
-                    GatewayFrame::Welcome(_)
-                    | GatewayFrame::Drain(_)
-                    | GatewayFrame::Cancel(_)
-                    | GatewayFrame::Ephemeral(_),
-                )) => {}
+                // The others ask for nothing.
+                Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return,
             }
         }

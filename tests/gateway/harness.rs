@@ -126,9 +126,14 @@ impl Setup {
     }
 
     /// Adds to the configuration's text.
-    pub(crate) fn and(mut self, text: &str) -> Self {
+    pub(crate) fn and(self, text: &str) -> Self {
+        self.rewritten(|config| format!("{config}\n{text}"))
+    }
+
+    /// Changes the configuration's text; limits stay.
+    pub(crate) fn rewritten(mut self, change: impl FnOnce(&str) -> String) -> Self {
         let limits = self.config.limits.clone();
-        self.config = parse(&format!("{CONFIG}\n{text}"));
+        self.config = parse(&change(CONFIG));
         self.config.limits = limits;
         self
     }
@@ -373,6 +378,20 @@ impl Gateway {
         for _ in 0..seconds {
             self.pass(Duration::from_secs(1)).await;
         }
+    }
+
+    /// Loses the stream of a bot that can resume, and waits until the gateway knows.
+    pub(crate) async fn cut(&self, bot: Bot) {
+        const AWAY: &str = "turnwire_sessions_away";
+        let before = self.metric(AWAY).await;
+        bot.cut();
+        let noticed = async {
+            while self.metric(AWAY).await <= before {
+                self.settle().await;
+            }
+        };
+        within("a stream that is lost", noticed).await;
+        self.settle().await;
     }
 
     /// Waits until the gateway has done all that it was told so far.

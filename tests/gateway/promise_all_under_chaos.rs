@@ -105,7 +105,8 @@ impl Replica {
                     self.answered(&result);
                 }
             }
-            Frame::Heartbeat(_) => {}
+            // A conversation goes elsewhere when its deadline has passed here, or it was given back.
+            Frame::Heartbeat(_) | Frame::Revoked(_) => {}
             other => self.wrong(format!("{other:?}")),
         }
     }

@@ -39,6 +39,7 @@ pub(super) async fn open(client: &Client, load: &Load, stream: usize) -> anyhow:
             deliveries: CREDIT_DELIVERIES,
             bytes: CREDIT_BYTES,
         }),
+        ..Hello::default()
     };
     let frames = load.level.conversations + SPARE_FRAMES;
     let session = BotStream::open_with_queue(client, hello, frames)
@@ -69,9 +70,8 @@ impl EchoBot {
                         return Err(turnwire_client::Error::from(error)).context("the gateway refused a frame");
                     }
                     GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-                    GatewayFrame::Welcome(_) | GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_)
-                    | GatewayFrame::SendResult(_)
-                    | GatewayFrame::Heartbeat(_) => {}
+                    // The others ask for nothing.
+                    _ => {}
                 },
             }
         }

@@ -226,6 +226,7 @@ async fn attach(
         bot_id: shared.bot.clone(),
         instance_id: fresh::id() + &fresh::id(),
         credit: Some(CREDIT),
+        ..Hello::default()
     };
     let opening = BotStream::open_with_queue(&client, hello, QUEUE_FRAMES);
     let stream = tokio::time::timeout(ATTACH_TIMEOUT, opening)
@@ -248,10 +249,8 @@ async fn stay(
             biased;
             _ = heartbeat.tick() => stream.send(BotHeartbeat::default()).await?,
             frame = stream.next() => match frame?.context("the gateway ended a session")? {
-                GatewayFrame::Heartbeat(_) => {
-                    if !std::mem::replace(&mut told, true) {
-                        shared.told.fetch_add(1, Ordering::Relaxed);
-                    }
+                GatewayFrame::Heartbeat(_) if !std::mem::replace(&mut told, true) => {
+                    shared.told.fetch_add(1, Ordering::Relaxed);
                 }
                 GatewayFrame::Error(error) => {
                     return Err(turnwire_client::Error::from(error))
@@ -259,9 +258,8 @@ async fn stay(
                 }
                 GatewayFrame::Drain(_) => bail!("the gateway is going down"),
                 GatewayFrame::Delivery(_) => bail!("an idle bot got something to do"),
-                GatewayFrame::Welcome(_) | GatewayFrame::Cancel(_) | GatewayFrame::Ephemeral(_)
-                | GatewayFrame::AckResult(_)
-                | GatewayFrame::SendResult(_) => {}
+                // The others ask for nothing.
+                _ => {}
             },
         }
     }

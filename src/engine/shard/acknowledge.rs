@@ -20,16 +20,29 @@ use crate::store::record;
 /// again goes first.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// A delivery that a session holds.
+#[derive(Clone, Copy)]
+struct Delivered {
+    id: DeliveryId,
+    place: Place,
+    /// Which of those that it holds of the conversation: 0 must be finished first.
+    position: usize,
+}
+
 impl Shard {
     pub(super) fn ack(&mut self, acks: Acknowledge, round: &mut Round) {
         if acks.want_result {
             round.must_be_durable();
         }
-        self.each(&acks, round, |shard, place, round| {
-            if let Some(id) = &acks.channel_activity_id {
-                shard.keep_receipt(place, id, round);
+        self.each(&acks, round, |shard, delivery, round| {
+            if delivery.position > 0 {
+                return Outcome::OutOfOrder;
             }
-            shard.finish(place, round);
+            if let Some(id) = &acks.channel_activity_id {
+                shard.keep_receipt(&delivery, id, round);
+            }
+            shard.finish(&delivery, round);
+            Outcome::Ok
         });
     }
 
@@ -37,11 +50,14 @@ impl Shard {
         if nacks.want_result {
             round.must_be_durable();
         }
-        self.each(&nacks, round, |shard, place, round| {
-            let taken = &mut shard.conversations[place.slot].seats[place.seat];
-            match how {
+        self.each(&nacks, round, |shard, delivery, round| {
+            let Delivered {
+                place, position, ..
+            } = delivery;
+            let why = match how {
                 Nack::Retry(delay) => {
-                    let attempts = taken.subscription.cursor().attempts;
+                    let taken = &shard.conversations[place.slot].seats[place.seat];
+                    let attempts = taken.subscription.attempts(position);
                     let delay =
                         delay.unwrap_or_else(|| retry::backoff(attempts, &mut shard.random));
                     let pause = match taken.reader {
@@ -49,14 +65,17 @@ impl Shard {
                         Reader::Bot(_) => Duration::ZERO,
                     };
                     let until = round.now.after(delay.max(pause));
-                    shard.take_back(place, Return::Retry { until }, round);
+                    Return::Retry { until }
                 }
-                Nack::Release => {
-                    taken.avoid = taken.subscription.held().map(|held| held.session);
-                    shard.take_back(place, Return::Release, round);
+                Nack::Release => Return::Release,
+                Nack::Poison(_) if position > 0 => return Outcome::OutOfOrder,
+                Nack::Poison(reason) => {
+                    shard.poison(place, reason, round);
+                    return Outcome::Ok;
                 }
-                Nack::Poison(reason) => shard.park(place, reason, round),
-            }
+            };
+            shard.take_back(place, position, why, round);
+            Outcome::Ok
         });
     }
 
@@ -65,7 +84,7 @@ impl Shard {
         &mut self,
         request: &Acknowledge,
         round: &mut Round,
-        mut act: impl FnMut(&mut Self, Place, &mut Round),
+        mut act: impl FnMut(&mut Self, Delivered, &mut Round) -> Outcome,
     ) {
         let Acknowledge {
             session,
@@ -77,12 +96,8 @@ impl Shard {
         let is_egress = session.is_egress();
         let most = self.settings.limits.ack_ids;
         for &id in deliveries {
-            let outcome = match self.held_by(session, id) {
-                Some(place) => {
-                    self.let_loose(session.number, id, round);
-                    act(self, place, round);
-                    Outcome::Ok
-                }
+            let outcome = match self.delivered(session, id) {
+                Some(delivery) => act(self, delivery, round),
                 None => self.why_not_held(id),
             };
             self.count_ack(outcome);
@@ -98,7 +113,9 @@ impl Shard {
                     };
                     round.tell(session, Event::Refused(refused));
                 }
-                Outcome::Ok | Outcome::Stale | Outcome::Unknown if *want_result => {
+                Outcome::Ok | Outcome::Stale | Outcome::Unknown | Outcome::OutOfOrder
+                    if *want_result =>
+                {
                     let acked = Acked {
                         id,
                         outcome,
@@ -106,9 +123,21 @@ impl Shard {
                     };
                     round.acked(session, *frame, acked, most);
                 }
-                Outcome::Ok | Outcome::Stale | Outcome::Unknown => {}
+                Outcome::Ok | Outcome::Stale | Outcome::Unknown | Outcome::OutOfOrder => {}
             }
         }
+    }
+
+    /// A delivery, if this session holds it.
+    fn delivered(&self, session: &Session, id: DeliveryId) -> Option<Delivered> {
+        let place = self.held_by(session, id)?;
+        let subscription = &self.conversations[place.slot].seats[place.seat].subscription;
+        let position = subscription.position(id)?;
+        Some(Delivered {
+            id,
+            place,
+            position,
+        })
     }
 
     /// Why a delivery that is cited is not held by the one who cites it.
@@ -124,7 +153,7 @@ impl Shard {
     pub(super) fn not_held(&self, id: DeliveryId) -> Error {
         match self.why_not_held(id) {
             Outcome::Unknown => Error::DeliveryUnknown(id),
-            Outcome::Stale | Outcome::Ok => Error::DeliveryStale(id),
+            Outcome::Stale | Outcome::Ok | Outcome::OutOfOrder => Error::DeliveryStale(id),
         }
     }
 
@@ -148,7 +177,7 @@ impl Shard {
                 (None, Reader::Egress) => continue,
             };
             let ceiling = settings.limits.delivery_ceiling;
-            taken.subscription.extend(round.now.after(by), ceiling);
+            taken.subscription.extend(id, round.now.after(by), ceiling);
             self.arm(slot);
         }
     }
@@ -170,8 +199,12 @@ impl Shard {
             client_id: String::new(),
             delivery: Some(delivery),
         };
-        let Some(place) = self.held_by(&session, delivery) else {
-            let outcome = self.why_not_held(delivery);
+        let held = self.delivered(&session, delivery);
+        let Some(held) = held.filter(|held| held.position == 0) else {
+            let outcome = match held {
+                Some(_) => Outcome::OutOfOrder,
+                None => self.why_not_held(delivery),
+            };
             self.count_ack(outcome);
             let acked = Acked {
                 id: delivery,
@@ -180,6 +213,7 @@ impl Shard {
             };
             return round.acked(&session, frame, acked, most);
         };
+        let place = held.place;
         if let Err(error) = self.check_disk(round.now) {
             return round.tell(&session, Event::Refused(refused(error)));
         }
@@ -196,7 +230,7 @@ impl Shard {
             return round.tell(&session, Event::Refused(refused(error)));
         }
         round.must_be_durable();
-        let answered = self.answered(place);
+        let answered = self.answered(place, delivery);
         // Collected, they would stay in the much larger allocation of the drafts.
         let mut appended = Vec::with_capacity(drafts.len());
         for draft in drafts {
@@ -205,11 +239,10 @@ impl Shard {
                 appended.push(self.show_reply(place.slot, &draft, author, &answered, round));
                 continue;
             }
-            let draft = self.finish_stream(place, draft, round);
+            let draft = self.finish_stream(place, delivery, draft, round);
             appended.push(self.write_outbound(place.slot, &draft, author, &answered, round));
         }
-        self.let_loose(session.number, delivery, round);
-        self.finish(place, round);
+        self.finish(&held, round);
         self.count_ack(Outcome::Ok);
         let acked = Acked {
             id: delivery,
@@ -219,17 +252,26 @@ impl Shard {
         round.acked(&session, frame, acked, most);
     }
 
-    fn finish(&mut self, place: Place, round: &mut Round) {
-        self.conversations[place.slot].seats[place.seat]
-            .subscription
-            .finish();
+    /// Finishes the first of what a session holds of a conversation.
+    fn finish(&mut self, delivery: &Delivered, round: &mut Round) {
+        let Delivered { id, place, .. } = *delivery;
+        let subscription = &self.conversations[place.slot].seats[place.seat].subscription;
+        if let Some(held) = subscription.held().front() {
+            self.let_loose(held.session, id, round);
+        }
+        let subscription = &mut self.conversations[place.slot].seats[place.seat].subscription;
+        if subscription.holds_replay() {
+            return self.end_replay(place, None, round);
+        }
+        subscription.finish(round.now);
         self.go_on(place.slot, place.seat, round);
     }
 
     /// Keeps what the channel calls an activity it was handed.
-    fn keep_receipt(&self, place: Place, channel_activity_id: &str, round: &mut Round) {
+    fn keep_receipt(&self, delivery: &Delivered, channel_activity_id: &str, round: &mut Round) {
+        let Delivered { id, place, .. } = *delivery;
         let conversation = &self.conversations[place.slot];
-        let Some(entry) = conversation.seats[place.seat].subscription.first() else {
+        let Some(entry) = conversation.seats[place.seat].subscription.entry_of(id) else {
             return;
         };
         let key = Key::Receipt {
@@ -256,6 +298,7 @@ impl Shard {
             Outcome::Ok => acks.ok.inc(),
             Outcome::Stale => acks.stale.inc(),
             Outcome::Unknown => acks.unknown.inc(),
+            Outcome::OutOfOrder => acks.out_of_order.inc(),
         };
     }
 }

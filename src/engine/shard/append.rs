@@ -52,6 +52,21 @@ impl std::convert::From<Option<Box<v1::ConversationReference>>> for Answered {
     }
 }
 
+impl Answered {
+    /// What an answer to an activity is an answer to.
+    pub(super) fn to(entry: &Entry) -> Self {
+        Self {
+            reply_to_id: Some(entry.activity_id.to_string()),
+            // What a channel says in the bot's name, as that it was added, is for the user.
+            recipient: Outline::decode(&*entry.activity)
+                .ok()
+                .and_then(|outline| outline.from)
+                .filter(|from| from.role.as_deref() != Some("bot")),
+            locale: None,
+        }
+    }
+}
+
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append {
@@ -205,8 +220,8 @@ impl Shard {
         let (answered, place) = self.cited(session, cites, slot)?;
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
-        let draft = match place {
-            Some(place) => self.finish_stream(place, draft, round),
+        let draft = match place.zip(cites) {
+            Some((place, cited)) => self.finish_stream(place, cited, draft, round),
             None => draft,
         };
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
@@ -273,7 +288,7 @@ impl Shard {
             return Ok((Answered::default(), None));
         };
         match self.held_by(session, id) {
-            Some(place) if place.slot == slot => Ok((self.answered(place), Some(place))),
+            Some(place) if place.slot == slot => Ok((self.answered(place, id), Some(place))),
             Some(_) => Err(Error::DeliveryElsewhere {
                 delivery: id,
                 conversation: self.conversations[slot].key.clone(),
@@ -384,24 +399,14 @@ impl Shard {
             round.batch.put(&listing, Bytes::new());
         }
         debug!(conversation.id = %key, "started");
-        Ok(self.admit(key, stored, round))
+        self.admit(key, stored, round)
     }
 
     /// What a delivery's answer is an answer to.
-    pub(super) fn answered(&self, place: Place) -> Answered {
+    pub(super) fn answered(&self, place: Place, delivery: DeliveryId) -> Answered {
         let seat = &self.conversations[place.slot].seats[place.seat];
-        let Some(entry) = seat.subscription.first() else {
-            return Answered::default();
-        };
-        Answered {
-            reply_to_id: Some(entry.activity_id.to_string()),
-            // What a channel says in the bot's name, as that it was added, is for the user.
-            recipient: Outline::decode(&*entry.activity)
-                .ok()
-                .and_then(|outline| outline.from)
-                .filter(|from| from.role.as_deref() != Some("bot")),
-            locale: None,
-        }
+        let entry = seat.subscription.entry_of(delivery);
+        entry.map_or_else(Answered::default, |entry| Answered::to(entry))
     }
 
     fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {

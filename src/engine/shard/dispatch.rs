@@ -6,114 +6,68 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::letters::TOO_MANY;
 use super::queue::Lane;
 use super::residency::Filled;
-use super::{Attached, Place, Shard};
+use super::{Place, Shard};
+use crate::clock::Timestamp;
 use crate::engine::conversation::Reader;
-use crate::engine::delivery::{Return, State};
+use crate::engine::delivery::Return;
 use crate::engine::round::Round;
-use crate::engine::session::{self, Delivery, Event, Session};
-use crate::id::DeliveryId;
-use crate::proto::storage;
-use crate::store::keys::Key;
-use crate::store::record;
+use crate::engine::session::{self, Delivery, Event};
+use crate::engine::terms::Said;
+use crate::id::ConversationKey;
 
 /// How long a conversation rests that was released when no other session has room: the one that
 /// released it is stopping, or would release it again.
 const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Who gets a conversation's next activity.
+enum Choice {
+    /// This session; its credit is taken.
+    Session(session::Number),
+    /// This session, once it has room.
+    WaitFor(session::Number),
+    /// Whoever has room first.
+    WaitForAny,
+    /// Nobody before what is held is finished.
+    NotNow,
+    /// Nobody: no session of the subscriber's takes such activities.
+    Nobody,
+}
+
+/// What became of a conversation that was taken from a queue.
+enum Served {
+    /// It is out of the queue, or behind others.
+    Done,
+    /// It waits for one session.
+    Stalled,
+    /// It waits for room, as do all behind it.
+    NoRoom,
+    /// The round has done enough.
+    Enough,
+}
+
 impl Shard {
-    pub(super) fn attach(&mut self, session: Arc<Session>, round: &mut Round) {
-        let subscriber = self.subscriber(&session.subscriber);
-        let number = session.number;
-        self.subscribers[subscriber].sessions.push(number);
-        let held = Default::default();
-        self.attached.insert(
-            number,
-            Attached {
-                session,
-                subscriber,
-                held,
-            },
-        );
-        round.pump.push(subscriber);
-    }
-
-    /// Takes back at once whatever a lost session held.
-    pub(super) fn detach(&mut self, number: session::Number, round: &mut Round) {
-        let Some(attached) = self.attached.remove(&number) else {
-            return;
-        };
-        self.subscribers[attached.subscriber]
-            .sessions
-            .retain(|other| *other != number);
-        let mut held: Vec<_> = attached.held.into_iter().collect();
-        held.sort_unstable();
-        for id in held {
-            if let Some(place) = self.let_loose(number, id, round) {
-                self.take_back(place, Return::Lost, round);
-            }
-        }
-        round.pump.push(attached.subscriber);
-    }
-
-    /// The place of a delivery, if this session holds it.
-    pub(super) fn held_by(&self, session: &Session, id: DeliveryId) -> Option<Place> {
-        let attached = self.attached.get(&session.number)?;
-        attached
-            .held
-            .contains(&id)
-            .then(|| self.held.get(&id).copied())?
-    }
-
-    /// Notes that a session does not hold a delivery any more. Returns where it belongs.
-    ///
-    /// An adapter's credit is what it may have at one time, so it gets back what the delivery used; a
-    /// bot grants its own.
-    pub(super) fn let_loose(
+    /// Takes back the delivery at a position of those held, with all that were handed over after it: to
+    /// be tried again, or parked when it was tried often enough.
+    pub(super) fn take_back(
         &mut self,
-        number: session::Number,
-        id: DeliveryId,
+        place: Place,
+        position: usize,
+        why: Return,
         round: &mut Round,
-    ) -> Option<Place> {
-        let place = self.held.remove(&id)?;
-        self.shared.held.fetch_sub(1, Ordering::Relaxed);
-        let until = round.now.after(self.settings.limits.stream_grace);
-        self.streams
-            .leave(&self.conversations[place.slot].key, id, until);
-        if let Some(attached) = self.attached.get_mut(&number) {
-            attached.held.remove(&id);
-            let seat = &self.conversations[place.slot].seats[place.seat];
-            if seat.reader == Reader::Egress
-                && let Some(entry) = seat.subscription.first()
-            {
-                attached.session.refund(entry.activity.len());
-                round.pump.push(attached.subscriber);
-            }
-        }
-        Some(place)
-    }
-
-    /// Returns a delivery that is no longer held to its subscription: to be tried again, or parked
-    /// when it was tried often enough.
-    pub(super) fn take_back(&mut self, place: Place, why: Return, round: &mut Round) {
+    ) {
         let Place { slot, seat } = place;
-        let taken = &mut self.conversations[slot].seats[seat];
-        let attempts = taken.subscription.cursor().attempts;
-        let most = match &taken.reader {
-            Reader::Bot(bot) => self.settings.bots.get(bot).map(|bot| bot.delivery_attempts),
-            // A channel that is out for hours loses nothing: retention alone bounds its attempts.
-            Reader::Egress => None,
-        };
-        self.touch(slot, round);
-        if why != Return::Release && most.is_some_and(|most| attempts >= most) {
-            return self.park(place, "too many attempts", round);
+        let subscription = &self.conversations[slot].seats[seat].subscription;
+        let attempts = subscription.attempts(position);
+        let counts = matches!(why, Return::Lost | Return::Retry { .. });
+        if counts && position == 0 && self.is_exhausted(place, attempts) {
+            return self.poison(place, TOO_MANY, round);
         }
-        self.conversations[slot].seats[seat]
-            .subscription
-            .give_back(why);
+        self.withdraw(place, position, why, round);
         if why == Return::Release && !self.others_have_room(place) {
             let until = round.now.after(RELEASE_PAUSE);
             let taken = &mut self.conversations[slot].seats[seat];
@@ -123,40 +77,53 @@ impl Shard {
         self.arm(slot);
     }
 
-    /// Moves the activity a subscription has come to into the dead letters and goes on.
-    pub(super) fn park(&mut self, place: Place, reason: &str, round: &mut Round) {
+    /// Takes deliveries from the session that holds them, without doing anything with them. Returns
+    /// whether it was a replay.
+    pub(super) fn withdraw(
+        &mut self,
+        place: Place,
+        position: usize,
+        why: Return,
+        round: &mut Round,
+    ) -> bool {
         let Place { slot, seat } = place;
-        let conversation = &mut self.conversations[slot];
-        let taken = &mut conversation.seats[seat];
-        if let Some(entry) = taken.subscription.first() {
-            let letter = storage::DeadLetter {
-                parked_time_ms: round.now.0,
-                attempts: taken.subscription.cursor().attempts,
-                reason: reason.to_owned(),
-            };
-            let key = Key::DeadLetter {
-                conversation: conversation.number,
-                bot: taken.reader.id(),
-                sequence: entry.sequence,
-            };
-            record::put(&mut round.batch, &key, &letter);
-            self.shared.metrics.dead_letters.inc();
-            // Without the reason: it is the bot's or the channel's words, and may hold the user's.
-            warn!(
-                conversation.id = %conversation.key, activity.sequence = %entry.sequence,
-                bot.id = taken.reader.id(), delivery.attempt = letter.attempts,
-                "parked in the dead letters"
-            );
-            taken.subscription.skip();
+        let subscription = &self.conversations[slot].seats[seat].subscription;
+        let is_replay = subscription.holds_replay();
+        let loose: Vec<_> = subscription.held().iter().skip(position).copied().collect();
+        for held in loose {
+            self.let_loose(held.session, held.id, round);
         }
-        self.go_on(slot, seat, round);
+        let taken = &mut self.conversations[slot].seats[seat];
+        if why == Return::Release {
+            taken.avoid = taken.subscription.held().front().map(|held| held.session);
+        }
+        taken.subscription.give_back(position, why);
+        self.touch(slot, round);
+        is_replay
+    }
+
+    /// Whether an activity that was handed out so often is not to be handed out again.
+    fn is_exhausted(&self, place: Place, attempts: u32) -> bool {
+        let most = match &self.conversations[place.slot].seats[place.seat].reader {
+            Reader::Bot(bot) => self.settings.bots.get(bot),
+            // A channel that is out for hours loses nothing: retention alone bounds its attempts.
+            Reader::Egress => None,
+        };
+        most.is_some_and(|bot| attempts >= bot.delivery_attempts)
     }
 
     /// Puts a conversation in its subscriber's queue, if the seat is ready.
     pub(super) fn enqueue(&mut self, slot: usize, seat: usize, lane: Lane, round: &mut Round) {
         let conversation = &self.conversations[slot];
         let taken = &conversation.seats[seat];
-        if taken.subscription.state() != State::Ready {
+        let window = match taken.subscription.held().front() {
+            Some(held) => self
+                .attached
+                .get(&held.session)
+                .map_or(1, |attached| attached.session.window),
+            None => 1,
+        };
+        if !taken.subscription.is_ready(window, conversation.last) {
             return;
         }
         let is_new = self.subscribers[taken.subscriber]
@@ -165,6 +132,11 @@ impl Shard {
         if is_new && round.pump.last() != Some(&taken.subscriber) {
             round.pump.push(taken.subscriber);
         }
+    }
+
+    /// Goes on with a conversation whose session has come back.
+    pub(super) fn go_on_handing(&mut self, place: Place, round: &mut Round) {
+        self.enqueue(place.slot, place.seat, Lane::Again, round);
     }
 
     /// After an activity is finished or parked: idle, or ready for the next.
@@ -194,54 +166,110 @@ impl Shard {
 
     /// Hands a subscriber's conversations to its sessions, in turn, while there is room.
     ///
-    /// The first that finds no room stops the rest: a large activity is not overtaken by small ones
-    /// for ever.
+    /// Those that wait for a session of their own go first, since they have stood in the queue before.
+    /// Of the others the first that finds no room stops the rest: a large activity is not overtaken by
+    /// small ones for ever.
     fn pump(&mut self, subscriber: usize, round: &mut Round) {
-        let most = self.settings.limits.shard_round;
-        while !self.subscribers[subscriber].queue.is_empty() && self.has_room(subscriber) {
-            if round.handed_over >= most {
-                self.pump_next.push(subscriber);
-                self.unfinished = true;
-                return;
+        for index in 0..self.subscribers[subscriber].sessions.len() {
+            let number = self.subscribers[subscriber].sessions[index];
+            while self.attached[&number].has_room()
+                && let Some(key) = self.subscribers[subscriber].queue.pop_stalled(number)
+            {
+                match self.serve(subscriber, key, Lane::Again, round) {
+                    Served::Done => {}
+                    Served::Stalled | Served::NoRoom => break,
+                    Served::Enough => return,
+                }
             }
+        }
+        while !self.subscribers[subscriber].queue.is_empty() && self.has_room(subscriber) {
             let Some((key, lane)) = self.subscribers[subscriber].queue.pop() else {
                 return;
             };
-            let slot = match self.resident(&key, round) {
-                Ok(slot) => slot,
-                Err(error) => {
-                    self.cannot_read(key, &error);
-                    continue;
-                }
-            };
-            let seats = &self.conversations[slot].seats;
-            let Some(seat) = seats.iter().position(|seat| seat.subscriber == subscriber) else {
-                continue;
-            };
+            match self.serve(subscriber, key, lane, round) {
+                Served::Done | Served::Stalled => {}
+                Served::NoRoom | Served::Enough => return,
+            }
+        }
+    }
+
+    /// Hands over the next activity of a conversation that was taken from its subscriber's queue.
+    fn serve(
+        &mut self,
+        subscriber: usize,
+        key: ConversationKey,
+        lane: Lane,
+        round: &mut Round,
+    ) -> Served {
+        if round.handed_over >= self.settings.limits.shard_round {
+            self.subscribers[subscriber].queue.put_back(key, lane);
+            self.pump_next.push(subscriber);
+            self.unfinished = true;
+            return Served::Enough;
+        }
+        let slot = match self.resident(&key, round) {
+            Ok(slot) => slot,
+            Err(error) => {
+                self.cannot_read(key, &error);
+                return Served::Done;
+            }
+        };
+        let seats = &self.conversations[slot].seats;
+        let Some(seat) = seats.iter().position(|seat| seat.subscriber == subscriber) else {
+            return Served::Done;
+        };
+        let place = Place { slot, seat };
+        loop {
             // Coming into memory may have queued it once more.
-            if seats[seat].subscription.state() != State::Ready {
-                continue;
+            if !self.is_ready(place) {
+                return Served::Done;
             }
             match self.fill(slot, seat, round) {
                 Ok(Filled::Known) => {}
-                Ok(Filled::Nothing) => continue,
+                Ok(Filled::Nothing) => return Served::Done,
                 Ok(Filled::InThisRound) => {
                     self.subscribers[subscriber].queue.push(&key, lane);
                     self.pump_next.push(subscriber);
                     self.unfinished = true;
-                    return;
+                    return Served::Enough;
                 }
                 Err(error) => {
                     self.cannot_read(key, &error);
-                    continue;
+                    return Served::Done;
                 }
             }
-            let Some(number) = self.choose(slot, seat) else {
-                return self.subscribers[subscriber].queue.put_back(key, lane);
-            };
-            self.hand_over(Place { slot, seat }, number, round);
-            round.handed_over += 1;
+            match self.choose(place, round.now) {
+                Choice::Session(number) => {
+                    self.hand_over(place, number, round);
+                    round.handed_over += 1;
+                    self.enqueue(slot, seat, Lane::Ready, round);
+                    return Served::Done;
+                }
+                Choice::WaitFor(number) => {
+                    self.subscribers[subscriber].queue.stall(key, number);
+                    self.arm(slot);
+                    return Served::Stalled;
+                }
+                Choice::WaitForAny => {
+                    self.subscribers[subscriber].queue.put_back(key, lane);
+                    return Served::NoRoom;
+                }
+                Choice::NotNow => return Served::Done,
+                Choice::Nobody => {
+                    self.conversations[slot].seats[seat].subscription.pass();
+                    self.touch(slot, round);
+                }
+            }
         }
+    }
+
+    fn is_ready(&self, place: Place) -> bool {
+        let conversation = &self.conversations[place.slot];
+        let subscription = &conversation.seats[place.seat].subscription;
+        let holder = subscription.held().front();
+        let holder = holder.and_then(|held| self.attached.get(&held.session));
+        let window = holder.map_or(1, |attached| attached.session.window);
+        subscription.is_ready(window, conversation.last)
     }
 
     /// Whether a session other than the one that released a conversation has room.
@@ -251,51 +279,93 @@ impl Shard {
         let mut others = sessions
             .iter()
             .filter(|number| taken.avoid != Some(**number));
-        others.any(|number| self.attached[number].session.credit().deliveries > 0)
+        others.any(|number| self.attached[number].has_room())
     }
 
     fn has_room(&self, subscriber: usize) -> bool {
         let sessions = &self.subscribers[subscriber].sessions;
-        let has_room = |number| {
-            let attached: &Attached = &self.attached[number];
-            attached.session.credit().deliveries > 0
-        };
-        sessions.iter().any(has_room)
+        sessions
+            .iter()
+            .any(|number| self.attached[number].has_room())
     }
 
-    /// Chooses a session for a seat's next activity and takes its credit: the one that has the
-    /// conversation, or else, between turns, the one with room that ranks highest for it. The rank
-    /// is a rendezvous hash, so that a session that comes or goes moves few conversations.
-    fn choose(&mut self, slot: usize, seat: usize) -> Option<session::Number> {
-        let conversation = &mut self.conversations[slot];
-        let taken = &mut conversation.seats[seat];
-        let bytes = taken.subscription.first()?.activity.len();
-        let sticky = taken
-            .subscription
-            .lease()
-            .and_then(|lease| self.attached.get(&lease.session));
-        if let Some(holder) = sticky
-            && holder.session.take(bytes)
-        {
-            return Some(holder.session.number);
+    /// Chooses a session for a seat's next activity, and takes its credit.
+    ///
+    /// While a session holds something of the conversation it alone gets more, since another one might
+    /// be done sooner. Between turns the one that has the lease does, and the conversation waits for it
+    /// a while if it has no room. Otherwise it is the one with room that ranks highest: the rank is a
+    /// rendezvous hash, so that a session that comes or goes moves few conversations.
+    fn choose(&mut self, place: Place, now: Timestamp) -> Choice {
+        let limits = &self.settings.limits;
+        let conversation = &mut self.conversations[place.slot];
+        let taken = &mut conversation.seats[place.seat];
+        let Some(entry) = taken.subscription.next() else {
+            return Choice::NotNow;
+        };
+        let bytes = entry.activity.len();
+        let said = Said::new(&conversation.key.channel, entry);
+        let lease = taken.subscription.lease();
+        let holder = lease.and_then(|lease| self.attached.get(&lease.session));
+        let takes_it = holder.filter(|holder| holder.is_open() && holder.session.selects(&said));
+        if !taken.subscription.held().is_empty() {
+            return match takes_it {
+                Some(holder) if holder.session.take(bytes) => {
+                    Choice::Session(holder.session.number)
+                }
+                Some(holder) => Choice::WaitFor(holder.session.number),
+                None => Choice::NotNow,
+            };
+        }
+        let is_fresh = lease.is_some_and(|lease| now.since(lease.used) < limits.lease_idle);
+        if let Some(holder) = takes_it.filter(|_| is_fresh) {
+            let number = holder.session.number;
+            if holder.session.take(bytes) {
+                taken.waits_until = None;
+                return Choice::Session(number);
+            }
+            let has_waited = taken.avoid == Some(number);
+            if !has_waited && self.subscribers[taken.subscriber].sessions.len() > 1 {
+                let until = || now.after(limits.lease_patience);
+                taken.waits_until.get_or_insert_with(until);
+                return Choice::WaitFor(number);
+            }
         }
         loop {
             let sessions = &self.subscribers[taken.subscriber].sessions;
-            let with_room = sessions.iter().filter_map(|number| {
-                let session = &self.attached[number].session;
+            let mut is_any_choosy = false;
+            let ranked = sessions.iter().filter_map(|number| {
+                let attached = &self.attached[number];
+                let session = &attached.session;
+                is_any_choosy |= !session.selects_all();
+                if !session.selects(&said) {
+                    return None;
+                }
                 let credit = session.credit();
-                let has_room = credit.deliveries > 0 && credit.bytes >= bytes as i64;
+                let has_room =
+                    attached.is_open() && credit.deliveries > 0 && credit.bytes >= bytes as i64;
                 // The one that released the conversation comes last, and not never: to wait for the
                 // others' room would hold up all that stands behind this conversation.
-                let is_willing = taken.avoid != Some(*number);
-                has_room.then(|| (is_willing, rank(session, &conversation.key), *number))
+                let is_willing = attached.is_open() && taken.avoid != Some(*number);
+                let rank = rank(&session.instance, &conversation.key);
+                Some((has_room, is_willing, rank, *number))
             });
-            let (_, _, best) = with_room.max()?;
-            // Another shard may take the credit between the look and the taking: then look again.
-            if self.attached[&best].session.take(bytes) {
-                taken.avoid = None;
-                return Some(best);
-            }
+            return match ranked.max() {
+                Some((true, _, _, best)) => {
+                    // Another shard may take the credit between the look and the taking: then look
+                    // again.
+                    if !self.attached[&best].session.take(bytes) {
+                        continue;
+                    }
+                    taken.avoid = None;
+                    taken.waits_until = None;
+                    Choice::Session(best)
+                }
+                // Those behind it may be for sessions that do have room.
+                Some((false, _, _, best)) if is_any_choosy => Choice::WaitFor(best),
+                Some(_) => Choice::WaitForAny,
+                None if sessions.is_empty() => Choice::WaitForAny,
+                None => Choice::Nobody,
+            };
         }
     }
 
@@ -317,32 +387,51 @@ impl Shard {
             }
             Reader::Egress => None,
         };
-        let (entry, fence) = taken
+        let before = taken.subscription.lease();
+        let after_gap = taken.subscription.is_after_gap();
+        let handed = taken
             .subscription
             .hand_over(number, id, round.now, deadline);
-        let entry = Arc::clone(entry);
-        let cursor = taken.subscription.cursor();
+        let (entry, attempt, fence) = (Arc::clone(handed.entry), handed.attempt, handed.fence);
+        let replay = taken.subscription.holds_replay();
         debug!(
-            conversation.id = %conversation.key, delivery.id = %id, delivery.attempt = cursor.attempts,
+            conversation.id = %conversation.key, delivery.id = %id, delivery.attempt = attempt,
             session.id = %session.id, "handed over"
         );
+        let key = conversation.key.clone();
+        if let Some(lease) = before.filter(|lease| lease.session != number)
+            && let Some(loser) = self.attached.get(&lease.session)
+        {
+            let conversation = key.clone();
+            round.tell(
+                &loser.session,
+                Event::Revoked {
+                    conversation,
+                    fence,
+                },
+            );
+        }
         self.shared.metrics.deliveries.inc();
-        if cursor.attempts > 1 {
+        if attempt > 1 {
             self.shared.metrics.redeliveries.inc();
         }
         round.tell(
             &session,
             Event::Delivery(Delivery {
                 id,
-                conversation: conversation.key.clone(),
+                conversation: key,
                 sequence: entry.sequence,
-                attempt: cursor.attempts,
+                attempt,
                 fence,
                 deadline,
                 activity: entry.activity.clone(),
-                after_gap: cursor.after_gap,
+                after_gap: after_gap && !replay,
+                replay,
             }),
         );
+        if replay {
+            self.note_replay(place, attempt, round);
+        }
         self.touch(place.slot, round);
         self.arm(place.slot);
     }
@@ -350,10 +439,12 @@ impl Shard {
     /// Sees to it that the shard looks at a conversation when time changes something there.
     pub(super) fn arm(&mut self, slot: usize) {
         let conversation = &mut self.conversations[slot];
-        let wakes = conversation
-            .seats
-            .iter()
-            .filter_map(|seat| seat.subscription.wakes_at());
+        let wakes = conversation.seats.iter().flat_map(|seat| {
+            seat.subscription
+                .wakes_at()
+                .into_iter()
+                .chain(seat.waits_until)
+        });
         let Some(at) = wakes.min() else { return };
         if conversation.timer.is_none_or(|armed| at < armed) {
             conversation.timer = Some(at);
@@ -383,24 +474,37 @@ impl Shard {
     }
 
     fn wake(&mut self, slot: usize, seat: usize, round: &mut Round) {
+        let taken = &mut self.conversations[slot].seats[seat];
+        if taken.waits_until.is_some_and(|until| until <= round.now) {
+            // It waited for its session long enough.
+            taken.waits_until = None;
+            taken.avoid = taken.subscription.lease().map(|lease| lease.session);
+            let queue = &mut self.subscribers[taken.subscriber].queue;
+            round.pump.push(taken.subscriber);
+            queue.unstall(&self.conversations[slot].key);
+        }
+        let now = round.now;
         let subscription = &mut self.conversations[slot].seats[seat].subscription;
-        match subscription.state() {
-            State::Held(held) if held.deadline.is_some_and(|deadline| deadline <= round.now) => {
-                self.let_loose(held.session, held.id, round);
-                self.take_back(Place { slot, seat }, Return::Lost, round);
-            }
-            State::Resting { until } if until <= round.now => {
-                subscription.rested();
-                self.enqueue(slot, seat, Lane::Again, round);
-            }
-            State::Idle | State::Ready | State::Held(_) | State::Resting { .. } => {}
+        let is_overdue = |deadline: Option<Timestamp>| deadline.is_some_and(|at| at <= now);
+        let overdue = subscription
+            .held()
+            .iter()
+            .position(|held| is_overdue(held.deadline));
+        if let Some(position) = overdue {
+            self.take_back(Place { slot, seat }, position, Return::Lost, round);
+        }
+        let subscription = &mut self.conversations[slot].seats[seat].subscription;
+        if is_overdue(subscription.rests_until()) {
+            subscription.rested();
+            self.enqueue(slot, seat, Lane::Again, round);
         }
     }
 }
 
-pub(super) fn rank(session: &Session, key: &crate::id::ConversationKey) -> u64 {
+/// How highly a session ranks for a conversation.
+pub(super) fn rank(instance: &str, key: &ConversationKey) -> u64 {
     let mut hasher = DefaultHasher::new();
-    session.instance.hash(&mut hasher);
+    instance.hash(&mut hasher);
     key.hash(&mut hasher);
     hasher.finish()
 }

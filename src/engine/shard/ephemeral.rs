@@ -22,6 +22,7 @@ use crate::engine::feed::Ephemeral;
 use crate::engine::log::{Author, Entry};
 use crate::engine::round::Round;
 use crate::engine::session::{Appended, Event, Session};
+use crate::engine::terms::Said;
 use crate::id::{ConversationKey, Sequence};
 use crate::proto::v1;
 
@@ -165,7 +166,7 @@ impl Shard {
             if !is_for_it {
                 continue;
             }
-            let Some(session) = self.listener(slot, index) else {
+            let Some(session) = self.listener(slot, index, Some(&ephemeral)) else {
                 continue;
             };
             if session.is_behind(limits) {
@@ -194,28 +195,37 @@ impl Shard {
         conversation.feed.strong_count() > 0
             || seats
                 .position(|seat| seat.reader == Reader::Egress)
-                .is_some_and(|seat| self.listener(slot, seat).is_some())
+                .is_some_and(|seat| self.listener(slot, seat, None).is_some())
                 && self.can(&conversation.key.channel, capability)
     }
 
-    /// The session that has the conversation, or else the one that would get its next delivery.
-    fn listener(&self, slot: usize, seat: usize) -> Option<&Arc<Session>> {
+    /// The session that has the conversation, or else the one that would get its next delivery. One that
+    /// has lost its stream hears nothing before it comes back, by when it is too late.
+    fn listener(
+        &self,
+        slot: usize,
+        seat: usize,
+        shown: Option<&Ephemeral>,
+    ) -> Option<&Arc<Session>> {
         let conversation = &self.conversations[slot];
         let taken = &conversation.seats[seat];
+        let said = shown.map(|shown| Said::new(&conversation.key.channel, &shown.entry));
+        let takes_it = |session: &Session| said.as_ref().is_none_or(|said| session.selects(said));
         let lease = taken.subscription.lease();
         let holder = lease.and_then(|lease| self.attached.get(&lease.session));
-        let session = |attached| {
-            let attached: &Attached = attached;
-            &attached.session
-        };
-        if let Some(holder) = holder {
+        let holds = !taken.subscription.held().is_empty();
+        let hears = |holder: &&Attached| !holder.is_away && (holds || !holder.is_draining);
+        if let Some(holder) = holder.filter(hears)
+            && takes_it(&holder.session)
+        {
             return Some(&holder.session);
         }
         let sessions = self.subscribers[taken.subscriber].sessions.iter();
         sessions
             .filter_map(|number| self.attached.get(number))
-            .map(session)
-            .max_by_key(|session| rank(session, &conversation.key))
+            .filter(|attached| attached.is_open() && takes_it(&attached.session))
+            .map(|attached| &attached.session)
+            .max_by_key(|session| rank(&session.instance, &conversation.key))
     }
 }
 

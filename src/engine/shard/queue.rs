@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use foldhash::HashMap;
 
 use crate::engine::command::Backlog;
+use crate::engine::session;
 use crate::id::ConversationKey;
 
 /// Which part of a queue a conversation stands in.
@@ -23,10 +24,22 @@ pub(super) enum Lane {
 pub(super) struct Queue {
     again: VecDeque<ConversationKey>,
     ready: VecDeque<ConversationKey>,
-    /// What waits in those that are not in memory; nothing for those that are.
-    queued: HashMap<ConversationKey, Backlog>,
-    /// The sum of `queued`, but for the age.
+    /// Those that wait for room of the session that has them, in their order. What has left such a line
+    /// by another way than its front is still in it, and is found to be elsewhere.
+    stalled: HashMap<session::Number, VecDeque<ConversationKey>>,
+    /// Where each stands, and what waits in those that are not in memory.
+    queued: HashMap<ConversationKey, Standing>,
+    /// The sum of what waits in those, but for the age.
     away: u64,
+    /// How many are not stalled.
+    free: usize,
+}
+
+#[derive(Debug)]
+struct Standing {
+    /// The session that it waits for.
+    stalled: Option<session::Number>,
+    backlog: Backlog,
 }
 
 /// Conversations at the front of a queue among which the oldest activity is looked for: they have
@@ -34,8 +47,9 @@ pub(super) struct Queue {
 const LOOKED_AT: usize = 64;
 
 impl Queue {
+    /// Whether no conversation waits for any session.
     pub(super) fn is_empty(&self) -> bool {
-        self.queued.is_empty()
+        self.free == 0
     }
 
     /// Puts a conversation last in its lane. Returns whether it was not in the queue yet.
@@ -43,7 +57,11 @@ impl Queue {
         let Entry::Vacant(vacant) = self.queued.entry(key.clone()) else {
             return false;
         };
-        vacant.insert(Backlog::default());
+        vacant.insert(Standing {
+            stalled: None,
+            backlog: Backlog::default(),
+        });
+        self.free += 1;
         self.lane(lane).push_back(key.clone());
         true
     }
@@ -52,30 +70,75 @@ impl Queue {
     pub(super) fn pop(&mut self) -> Option<(ConversationKey, Lane)> {
         let again = self.again.pop_front().map(|key| (key, Lane::Again));
         let next = again.or_else(|| self.ready.pop_front().map(|key| (key, Lane::Ready)))?;
-        if let Some(noted) = self.queued.remove(&next.0) {
-            self.away -= noted.undelivered;
-        }
+        self.free -= 1;
+        self.forget(&next.0);
         Some(next)
     }
 
     /// Puts back what was taken, to be served next.
     pub(super) fn put_back(&mut self, key: ConversationKey, lane: Lane) {
-        self.queued.insert(key.clone(), Backlog::default());
+        let standing = Standing {
+            stalled: None,
+            backlog: Backlog::default(),
+        };
+        self.queued.insert(key.clone(), standing);
+        self.free += 1;
         self.lane(lane).push_front(key);
+    }
+
+    /// Lets what was taken wait for room of a session.
+    pub(super) fn stall(&mut self, key: ConversationKey, session: session::Number) {
+        let standing = Standing {
+            stalled: Some(session),
+            backlog: Backlog::default(),
+        };
+        self.queued.insert(key.clone(), standing);
+        self.stalled.entry(session).or_default().push_back(key);
+    }
+
+    /// Takes the conversation that has waited longest for a session.
+    pub(super) fn pop_stalled(&mut self, session: session::Number) -> Option<ConversationKey> {
+        let line = self.stalled.get_mut(&session)?;
+        while let Some(key) = line.pop_front() {
+            let standing = self.queued.get(&key);
+            if standing.is_some_and(|standing| standing.stalled == Some(session)) {
+                self.forget(&key);
+                return Some(key);
+            }
+        }
+        self.stalled.remove(&session);
+        None
+    }
+
+    /// Lets a conversation that waits for one session go to any.
+    pub(super) fn unstall(&mut self, key: &ConversationKey) {
+        if let Some(standing) = self.queued.get_mut(key)
+            && standing.stalled.take().is_some()
+        {
+            self.free += 1;
+            self.again.push_back(key.clone());
+        }
+    }
+
+    /// The same, for all that wait for a session.
+    pub(super) fn unstall_all(&mut self, session: session::Number) {
+        while let Some(key) = self.pop_stalled(session) {
+            self.push(&key, Lane::Again);
+        }
     }
 
     /// Notes what waits in a conversation that leaves memory.
     pub(super) fn left(&mut self, key: &ConversationKey, backlog: Backlog) {
-        if let Some(noted) = self.queued.get_mut(key) {
+        if let Some(standing) = self.queued.get_mut(key) {
             self.away += backlog.undelivered;
-            *noted = backlog;
+            standing.backlog = backlog;
         }
     }
 
     /// Notes that a conversation is in memory again, where what waits is counted.
     pub(super) fn came_back(&mut self, key: &ConversationKey) {
-        if let Some(noted) = self.queued.get_mut(key) {
-            self.away -= std::mem::take(noted).undelivered;
+        if let Some(standing) = self.queued.get_mut(key) {
+            self.away -= std::mem::take(&mut standing.backlog).undelivered;
         }
     }
 
@@ -83,10 +146,18 @@ impl Queue {
     pub(super) fn away(&self) -> Backlog {
         let front = self.again.iter().take(LOOKED_AT);
         let front = front.chain(self.ready.iter().take(LOOKED_AT));
-        let oldest = front.filter_map(|key| self.queued.get(key)?.oldest).min();
+        let oldest = front
+            .filter_map(|key| self.queued.get(key)?.backlog.oldest)
+            .min();
         Backlog {
             undelivered: self.away,
             oldest,
+        }
+    }
+
+    fn forget(&mut self, key: &ConversationKey) {
+        if let Some(standing) = self.queued.remove(key) {
+            self.away -= standing.backlog.undelivered;
         }
     }
 
@@ -139,5 +210,28 @@ mod tests {
         assert_eq!(queue.away(), backlog(2, 70));
         queue.pop();
         assert_eq!(queue.away(), Backlog::default());
+    }
+
+    #[test]
+    fn what_waits_for_one_session_holds_up_nothing_and_comes_in_its_order() {
+        let session = session::Number(7);
+        let mut queue = Queue::default();
+        for id in ["a", "b", "c", "d"] {
+            queue.push(&key(id), Lane::Ready);
+        }
+        for _ in 0..3 {
+            let (key, _) = queue.pop().unwrap();
+            queue.stall(key, session);
+        }
+        assert!(!queue.push(&key("a"), Lane::Ready), "it stands in line");
+        assert_eq!(queue.pop().unwrap().0, key("d"));
+        assert!(queue.is_empty());
+        queue.unstall(&key("b"));
+        assert_eq!(queue.pop().unwrap().0, key("b"));
+        assert_eq!(queue.pop_stalled(session), Some(key("a")));
+        queue.unstall_all(session);
+        assert_eq!(queue.pop_stalled(session), None);
+        assert_eq!(queue.pop().unwrap().0, key("c"));
+        assert!(queue.is_empty() && queue.pop().is_none());
     }
 }

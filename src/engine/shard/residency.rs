@@ -1,13 +1,14 @@
 //! Which conversations are in memory: those with something going on, and for a while those that had.
 
-use std::sync::Weak;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::queue::Lane;
-use super::{SORTED_PER_ROUND, Shard, Unsorted};
+use super::{SORTED_PER_ROUND, Shard, Unsorted, letters};
 use crate::engine::command::Followed;
 use crate::engine::conversation::{Conversation, Reader, Seat, Stored};
 use crate::engine::delivery::{self, Cursor, Subscription};
@@ -34,7 +35,7 @@ impl Shard {
             return Ok(slot);
         }
         let stored = Stored::read(&*self.shared.store, key)?;
-        Ok(self.admit(key, stored, round))
+        self.admit(key, stored, round)
     }
 
     /// Takes a conversation into memory: one that was read, or a new one.
@@ -43,9 +44,9 @@ impl Shard {
         key: &ConversationKey,
         stored: Stored,
         round: &mut Round,
-    ) -> usize {
+    ) -> Result<usize, Error> {
+        let seats = self.seats(key, &stored, round)?;
         self.residencies += 1;
-        let seats = self.seats(key, &stored, round);
         let slot = self.conversations.insert(Conversation {
             key: key.clone(),
             number: stored.number,
@@ -81,17 +82,22 @@ impl Shard {
             self.subscribers[subscriber].queue.came_back(key);
             self.enqueue(slot, seat, Lane::Ready, round);
         }
-        slot
+        Ok(slot)
     }
 
     /// Those who read the conversation: by its stored cursors, and by what the configuration says
     /// now of its channel. A conversation stays with its bots when its channel is routed elsewhere,
     /// unless none of them is registered any more. Who joins so has seen everything up to now.
-    fn seats(&mut self, key: &ConversationKey, stored: &Stored, round: &mut Round) -> Vec<Seat> {
+    fn seats(
+        &mut self,
+        key: &ConversationKey,
+        stored: &Stored,
+        round: &mut Round,
+    ) -> Result<Vec<Seat>, Error> {
         let mut readers = stored.cursors.clone();
         let settings = &self.settings;
         if let Some(Channel { bot, outbound, .. }) = settings.channels.get(&key.channel) {
-            let here_now = Cursor {
+            let here_now = || Cursor {
                 finished: stored.last,
                 ..Cursor::default()
             };
@@ -104,22 +110,35 @@ impl Shard {
                     conversation,
                 };
                 round.batch.put(&listing, Bytes::new());
-                readers.push((Reader::Bot(bot.clone()), here_now));
+                readers.push((Reader::Bot(bot.clone()), here_now()));
             }
             let is_egress = |(reader, _): &(Reader, Cursor)| *reader == Reader::Egress;
             match outbound {
                 Outbound::Queue if readers.iter().any(is_egress) => {}
-                Outbound::Queue => readers.push((Reader::Egress, here_now)),
+                Outbound::Queue => readers.push((Reader::Egress, here_now())),
                 Outbound::Watch => readers.retain(|reader| !is_egress(reader)),
             }
         }
-        let seat = |(reader, cursor): (Reader, Cursor)| Seat {
-            subscriber: self.subscriber(&reader.subscriber(key)),
-            reader,
-            subscription: Subscription::new(cursor, stored.last),
-            avoid: None,
-        };
-        readers.into_iter().map(seat).collect()
+        let mut seats = Vec::with_capacity(readers.len());
+        for (reader, cursor) in readers {
+            let replays = match cursor.replays {
+                true => letters::to_replay(&*self.shared.store, stored.number, &reader)?,
+                false => VecDeque::new(),
+            };
+            let subscriber = self.subscriber(&reader.subscriber(key));
+            let mut subscription = Subscription::new(cursor, stored.last, replays);
+            if let Some(lease) = self.leases.take((stored.number, subscriber)) {
+                subscription.resume_lease(lease);
+            }
+            seats.push(Seat {
+                subscriber,
+                reader,
+                subscription,
+                avoid: None,
+                waits_until: None,
+            });
+        }
+        Ok(seats)
     }
 
     /// Looks at some of the conversations that may have work.
@@ -175,6 +194,7 @@ impl Shard {
     pub(super) fn let_go(&mut self, round: &mut Round) {
         let limits = &self.settings.limits;
         let (idle, most) = (limits.conversation_idle, limits.conversations_idle);
+        let (lease_idle, most_leases) = (limits.lease_idle, limits.leases);
         let excess = self.leaving.len().saturating_sub(most);
         for _ in 0..LOOKED_AT.max(excess).min(self.leaving.len()) {
             let Some(&(slot, residency)) = self.leaving.front() else {
@@ -209,6 +229,13 @@ impl Shard {
             for seat in &conversation.seats {
                 let queue = &mut self.subscribers[seat.subscriber].queue;
                 queue.left(&conversation.key, seat.backlog(conversation.last));
+                let lease = seat.subscription.lease();
+                if let Some(lease) = lease.filter(|held| self.attached.contains_key(&held.session))
+                {
+                    let until = lease.used.after(lease_idle);
+                    let seat = (conversation.number, seat.subscriber);
+                    self.leases.keep(seat, lease, until, most_leases);
+                }
             }
             self.conversations.remove(slot);
             self.shared.resident.fetch_sub(1, Ordering::Relaxed);
@@ -217,22 +244,26 @@ impl Shard {
 
     /// Drops a conversation whose last write failed; it is read again.
     pub(super) fn forget(&mut self, slot: usize) {
+        let grace = self.settings.limits.stream_grace;
+        let until = self.shared.clock.now().after(grace);
         let conversation = self.conversations.remove(slot);
         self.shared.resident.fetch_sub(1, Ordering::Relaxed);
         for seat in &conversation.seats {
-            let Some(held) = seat.subscription.held() else {
-                continue;
-            };
-            self.held.remove(&held.id);
-            self.shared.held.fetch_sub(1, Ordering::Relaxed);
-            let grace = self.settings.limits.stream_grace;
-            let until = self.shared.clock.now().after(grace);
-            self.streams.leave(&conversation.key, held.id, until);
-            if let Some(attached) = self.attached.get_mut(&held.session) {
+            for held in seat.subscription.held() {
+                self.held.remove(&held.id);
+                self.shared.held.fetch_sub(1, Ordering::Relaxed);
+                self.streams.leave(&conversation.key, held.id, until);
+                let Some(attached) = self.attached.get_mut(&held.session) else {
+                    continue;
+                };
                 attached.held.remove(&held.id);
                 // See `let_loose`. What bots were to get in the failed round is refunded with it.
-                if let (Reader::Egress, Some(entry)) = (&seat.reader, seat.subscription.first()) {
+                let entry = seat.subscription.entry_of(held.id);
+                if let (Reader::Egress, Some(entry)) = (&seat.reader, entry) {
                     attached.session.refund(entry.activity.len());
+                }
+                if attached.is_draining && attached.held.is_empty() {
+                    self.drained.push(Arc::clone(&attached.session));
                 }
             }
         }
@@ -264,15 +295,33 @@ impl Shard {
         }
     }
 
-    /// Reads the log until a ready seat knows its next activity, or that there is none in the store.
+    /// Reads until a ready seat knows its next activity, or that there is none in the store.
     pub(super) fn fill(
         &mut self,
         slot: usize,
         seat: usize,
         round: &mut Round,
     ) -> Result<Filled, Error> {
+        self.read_replay(slot, seat)?;
+        self.read_on(slot, seat)?;
         let conversation = &mut self.conversations[slot];
         let (durable, last) = (conversation.durable, conversation.last);
+        let subscription = &mut conversation.seats[seat].subscription;
+        if subscription.next().is_some() {
+            return Ok(Filled::Known);
+        }
+        if durable < last {
+            return Ok(Filled::InThisRound);
+        }
+        subscription.nothing_waits(last);
+        self.touch(slot, round);
+        Ok(Filled::Nothing)
+    }
+
+    /// Reads the log until a seat knows something that no session has, or the log ends.
+    pub(super) fn read_on(&mut self, slot: usize, seat: usize) -> Result<(), Error> {
+        let conversation = &mut self.conversations[slot];
+        let durable = conversation.durable;
         let taken = &mut conversation.seats[seat];
         while let Some(after) = taken.subscription.must_read_after(durable) {
             let entries = log::read(
@@ -294,15 +343,7 @@ impl Shard {
                 taken.subscription.learn(entry, is_for_it);
             }
         }
-        if taken.subscription.first().is_some() {
-            return Ok(Filled::Known);
-        }
-        if durable < last {
-            return Ok(Filled::InThisRound);
-        }
-        taken.subscription.nothing_waits(last);
-        self.touch(slot, round);
-        Ok(Filled::Nothing)
+        Ok(())
     }
 }
 

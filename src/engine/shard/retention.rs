@@ -163,10 +163,8 @@ impl Shard {
         let held = conversation
             .seats
             .iter()
-            .filter(|seat| seat.subscription.held().is_some());
-        let first_held = held
-            .filter_map(|seat| Some(seat.subscription.first()?.sequence))
-            .min();
+            .filter_map(|seat| seat.subscription.first_held());
+        let first_held = held.min();
         let page = Page {
             entries: REMOVED_PER_ROUND,
             bytes: self.settings.limits.page_bytes,

@@ -26,9 +26,8 @@ use crate::engine::error::Error;
 use crate::engine::log::Author;
 use crate::engine::round::Round;
 use crate::engine::session::{self, Cancelled, Event, Refused, Session};
-use crate::engine::stream::Stream;
+use crate::engine::stream::{Stream, TextRoom};
 use crate::id::{BotId, ConversationKey, DeliveryId, Sequence};
-use crate::limits::Limits;
 use crate::proto::v1::{self, CancelReason};
 
 /// Stale streams that a session was told of and that are remembered, so that it is told once.
@@ -58,6 +57,8 @@ pub(in crate::engine) struct Live {
     answered: Answered,
     /// The delivery of it that is, or was last, answered.
     delivery: DeliveryId,
+    /// The session that has, or had, that delivery. It may have lost its stream and come back.
+    session: session::Number,
     /// Which of its streams, as the bot counts.
     index: u32,
     stream: Stream,
@@ -68,38 +69,6 @@ pub(in crate::engine) struct Live {
     is_superseded: bool,
     /// When it is looked at; one entry among the timers at most.
     timer: Option<Timestamp>,
-}
-
-/// Room for a text among those of its session, held as long as the text is.
-struct TextRoom {
-    session: Arc<Session>,
-    bytes: usize,
-}
-
-impl TextRoom {
-    fn new(session: &Arc<Session>) -> Self {
-        Self {
-            session: Arc::clone(session),
-            bytes: 0,
-        }
-    }
-
-    fn resize(&mut self, bytes: usize, limits: &Limits) -> Result<(), Error> {
-        if !self.session.take_stream_bytes(self.bytes, bytes, limits) {
-            return Err(Error::StreamsFull {
-                limit: "session_stream_bytes",
-                allowed: limits.session_stream_bytes,
-            });
-        }
-        self.bytes = bytes;
-        Ok(())
-    }
-}
-
-impl Drop for TextRoom {
-    fn drop(&mut self) {
-        self.session.release_stream_bytes(self.bytes);
-    }
 }
 
 impl Streams {
@@ -121,6 +90,11 @@ impl Streams {
                 self.left.push(*number);
             }
         }
+    }
+
+    /// Forgets what a session was told that has come back: it may have missed it.
+    pub(super) fn came_back(&mut self, session: session::Number) {
+        self.told.remove(&session);
     }
 
     /// Forgets what sessions that are gone were told.
@@ -184,7 +158,7 @@ impl Shard {
         let metrics = &shared.metrics.partials;
         let Some(place) = self.held_by(&session, delivery) else {
             metrics.dropped.inc();
-            return self.tell_stale(&session, delivery, index, round);
+            return self.tell_stale(session.number, delivery, index, round);
         };
         let refused = |error| {
             metrics.refused.inc();
@@ -230,14 +204,15 @@ impl Shard {
         index: u32,
     ) -> Result<u64, Error> {
         let (key, bot, entry) = self
-            .answering(place)
+            .answering(place, delivery)
             .ok_or(Error::DeliveryStale(delivery))?;
         let open = self.streams.answers_to(&key, &bot, entry);
         if let Some(&(number, _)) = open.iter().find(|(_, other)| *other == index) {
             let live = self.streams.live.get_mut(&number);
             if let Some(live) = live.filter(|live| live.delivery != delivery) {
                 live.delivery = delivery;
-                live.room = TextRoom::new(session);
+                live.session = session.number;
+                live.room = TextRoom::new(&session.texts);
                 live.stream.begin_again();
                 live.left_until = None;
                 live.is_superseded = false;
@@ -258,14 +233,15 @@ impl Shard {
         let id = self.fresh_id(&key);
         self.streams.insert(Live {
             number,
-            answered: self.answered(place),
+            answered: self.answered(place, delivery),
             key,
             bot,
             entry,
             delivery,
+            session: session.number,
             index,
             stream: Stream::new(id),
-            room: TextRoom::new(session),
+            room: TextRoom::new(&session.texts),
             interval,
             left_until: None,
             is_superseded: false,
@@ -276,13 +252,17 @@ impl Shard {
     }
 
     /// What a delivery that is held answers, and for whom.
-    fn answering(&self, place: Place) -> Option<(ConversationKey, BotId, Sequence)> {
+    fn answering(
+        &self,
+        place: Place,
+        delivery: DeliveryId,
+    ) -> Option<(ConversationKey, BotId, Sequence)> {
         let conversation = &self.conversations[place.slot];
         let seat = &conversation.seats[place.seat];
         let Reader::Bot(bot) = &seat.reader else {
             return None;
         };
-        let entry = seat.subscription.first()?;
+        let entry = seat.subscription.entry_of(delivery)?;
         Some((conversation.key.clone(), bot.clone(), entry.sequence))
     }
 
@@ -347,11 +327,17 @@ impl Shard {
 
     /// Makes a message the whole of the reply that was begun first, if it is one: an answer to the same
     /// activity. One that nobody has seen grow needs no word about it.
-    pub(super) fn finish_stream(&mut self, place: Place, draft: Draft, round: &mut Round) -> Draft {
+    pub(super) fn finish_stream(
+        &mut self,
+        place: Place,
+        delivery: DeliveryId,
+        draft: Draft,
+        round: &mut Round,
+    ) -> Draft {
         if self.streams.live.is_empty() || draft.kind != Kind::Message || draft.has_stream_info {
             return draft;
         }
-        let Some((key, bot, entry)) = self.answering(place) else {
+        let Some((key, bot, entry)) = self.answering(place, delivery) else {
             return draft;
         };
         let open = self.streams.answers_to(&key, &bot, entry);
@@ -395,10 +381,9 @@ impl Shard {
             };
             let over = self.is_over(live);
             if !over {
-                let (session, delivery) = (Arc::clone(&live.room.session), live.delivery);
-                let index = live.index;
+                let (session, delivery, index) = (live.session, live.delivery, live.index);
                 let is_stopped = live.stream.is_stopped();
-                self.tell_stale(&session, delivery, index, round);
+                self.tell_stale(session, delivery, index, round);
                 if !is_stopped && until > round.now {
                     self.streams.arm(number, until);
                     continue;
@@ -422,7 +407,7 @@ impl Shard {
         let mut seats = conversation.seats.iter();
         seats
             .find(|seat| is_bots(&seat.reader))
-            .is_none_or(|seat| seat.subscription.cursor().finished >= live.entry)
+            .is_none_or(|seat| !seat.subscription.is_open(live.entry))
     }
 
     /// Shows what is due, and breaks off what nobody went on with.
@@ -479,7 +464,7 @@ impl Shard {
                 && live.left_until.is_none()
                 && !std::mem::replace(&mut live.is_superseded, true)
             {
-                live.cancel(CancelReason::Superseded, round);
+                self.cancel(number, CancelReason::Superseded, round);
             }
         }
     }
@@ -497,8 +482,42 @@ impl Shard {
             if live.left_until.is_some() {
                 self.break_off(number, round);
             } else {
-                live.cancel(CancelReason::UserStopped, round);
+                self.cancel(number, CancelReason::UserStopped, round);
             }
+        }
+    }
+
+    /// Tells a session that has come back how the replies to a delivery that it holds are wanted, since
+    /// it may have missed that.
+    pub(super) fn tell_again(&self, place: Place, delivery: DeliveryId, round: &mut Round) {
+        for number in self.numbers_of(&self.conversations[place.slot].key) {
+            let Some(live) = self.streams.live.get(&number) else {
+                continue;
+            };
+            if live.delivery != delivery {
+                continue;
+            }
+            if live.is_superseded {
+                self.cancel(number, CancelReason::Superseded, round);
+            }
+            if live.stream.is_stopped() {
+                self.cancel(number, CancelReason::UserStopped, round);
+            }
+        }
+    }
+
+    /// Tells the session that is making a reply how it is wanted.
+    fn cancel(&self, number: u64, why: CancelReason, round: &mut Round) {
+        let Some(live) = self.streams.live.get(&number) else {
+            return;
+        };
+        if let Some(attached) = self.attached.get(&live.session) {
+            let cancelled = Cancelled {
+                delivery: live.delivery,
+                stream: live.index,
+                why,
+            };
+            round.tell(&attached.session, Event::Cancelled(cancelled));
         }
     }
 
@@ -510,15 +529,15 @@ impl Shard {
     /// Tells a session once that it streams an answer to what it does not hold.
     fn tell_stale(
         &mut self,
-        session: &Arc<Session>,
+        session: session::Number,
         delivery: DeliveryId,
         stream: u32,
         round: &mut Round,
     ) {
-        if !self.attached.contains_key(&session.number) {
+        let Some(attached) = self.attached.get(&session) else {
             return;
-        }
-        let told = self.streams.told.entry(session.number).or_default();
+        };
+        let told = self.streams.told.entry(session).or_default();
         if told.contains(&(delivery, stream)) {
             return;
         }
@@ -531,17 +550,6 @@ impl Shard {
             stream,
             why: CancelReason::Stale,
         };
-        round.tell(session, Event::Cancelled(cancelled));
-    }
-}
-
-impl Live {
-    fn cancel(&self, why: CancelReason, round: &mut Round) {
-        let cancelled = Cancelled {
-            delivery: self.delivery,
-            stream: self.index,
-            why,
-        };
-        round.tell(&self.room.session, Event::Cancelled(cancelled));
+        round.tell(&attached.session, Event::Cancelled(cancelled));
     }
 }

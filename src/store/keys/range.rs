@@ -50,6 +50,18 @@ impl KeyRange {
         Self::of(Table::DeadLetter, conversation)
     }
 
+    /// Dead letters of a conversation for one bot, by sequence; for the channel's egress when it is
+    /// empty.
+    #[must_use]
+    pub fn dead_letters_of(conversation: ConversationNumber, bot: &str) -> Self {
+        let key = |sequence| Key::DeadLetter {
+            conversation,
+            bot,
+            sequence,
+        };
+        Self::between(key(Sequence::START), key(Sequence(u64::MAX)))
+    }
+
     /// Members of a conversation, by id; those after `after` when it is given, whether or not it
     /// is itself a member.
     #[must_use]

@@ -1,6 +1,7 @@
 //! Connections, clients and what calls end with.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
@@ -24,6 +25,7 @@ pub(crate) type Service = InterceptedService<Channel, Bearer>;
 pub(crate) struct Wire {
     pub(crate) channel: Channel,
     bearer: Bearer,
+    socket: Arc<TcpStream>,
 }
 
 /// Shows a token with every call.
@@ -44,14 +46,36 @@ impl Interceptor for Bearer {
 /// Opens a connection.
 pub(super) async fn connect(address: SocketAddr, token: Option<&str>) -> Wire {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    let channel = within("a connection", endpoint.connect()).await;
+    let socket = within("a connection", tokio::net::TcpStream::connect(address)).await;
+    let socket = socket.and_then(tokio::net::TcpStream::into_std);
+    let socket = socket.expect("it listens");
+    let kept = Arc::new(socket.try_clone().expect("a second handle"));
+    let mut once = Some(socket);
+    let connector = tower::service_fn(move |_| {
+        let socket = once.take().ok_or(std::io::ErrorKind::NotConnected);
+        std::future::ready(
+            socket
+                .map_err(std::io::Error::from)
+                .and_then(tokio::net::TcpStream::from_std)
+                .map(hyper_util::rt::TokioIo::new),
+        )
+    });
+    let channel = within("a connection", endpoint.connect_with_connector(connector)).await;
     Wire {
-        channel: channel.expect("it listens"),
+        channel: channel.expect("it speaks HTTP/2"),
         bearer: Bearer(token.map(str::to_owned)),
+        socket: kept,
     }
 }
 
 impl Wire {
+    /// What breaks the connection: nothing more is said on it, not even goodbye.
+    pub(super) fn scissors(&self) -> impl FnOnce() + Send + use<> {
+        let socket = Arc::clone(&self.socket);
+        // One that is broken already needs no breaking.
+        move || drop(socket.shutdown(std::net::Shutdown::Both))
+    }
+
     fn service(&self) -> Service {
         InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }

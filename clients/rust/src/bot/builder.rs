@@ -212,6 +212,7 @@ impl BotBuilder {
             bot_id: self.bot_id.clone(),
             instance_id: self.instance_id.clone(),
             credit: Some(self.meter().whole()),
+            ..Hello::default()
         }
     }
 }

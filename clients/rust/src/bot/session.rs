@@ -191,8 +191,9 @@ where
             }
             GatewayFrame::Heartbeat(heartbeat) => self.heard(&heartbeat, ending),
             GatewayFrame::Error(error) => self.refused(error),
-            // A second Drain says nothing new, and a Welcome comes once.
-            GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) => {}
+            // A second Drain says nothing new, and a Welcome comes once. What went elsewhere is held
+            // no more: nothing of it is to be stopped.
+            GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) | GatewayFrame::Revoked(_) => {}
             GatewayFrame::Cancel(cancel) => {
                 let held = self.held.get(&cancel.delivery_id);
                 if let Some(cancels) = held.and_then(|held| held.cancels.as_ref()) {

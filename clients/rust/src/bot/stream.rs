@@ -4,7 +4,7 @@ use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
 use crate::proto::subscribe_request::Frame as BotFrame;
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    Ack, BotEphemeral, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Partial, Send,
+    Ack, BotDrain, BotEphemeral, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Partial, Send,
     SubscribeRequest, SubscribeResponse, Welcome,
 };
 use crate::{Client, Error};
@@ -94,4 +94,5 @@ frame! {
     Heartbeat(BotHeartbeat),
     Partial(Partial),
     Ephemeral(BotEphemeral),
+    Drain(BotDrain),
 }
