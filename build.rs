@@ -13,9 +13,10 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
 /// Every file, one by one, so that each is a rerun trigger.
-const API: [&str; 8] = [
+const API: [&str; 9] = [
     "turnwire/v1/activity.proto",
     "turnwire/v1/conversation.proto",
+    "turnwire/v1/ephemeral.proto",
     "turnwire/v1/state.proto",
     "turnwire/v1/bot_service.proto",
     "turnwire/v1/channel_service.proto",
@@ -28,8 +29,8 @@ const STORAGE: [&str; 2] = [
     "turnwire/storage/v1/backup.proto",
 ];
 
-/// Messages that hold an activity taken from the log...
-const CARRIERS: [&str; 3] = ["Delivery", "Outbound", "LogEntry"];
+/// Messages that hold an activity as the writer encoded it...
+const CARRIERS: [&str; 4] = ["Delivery", "Outbound", "LogEntry", "Ephemeral"];
 /// ...and the responses that hold those.
 const ENVELOPES: [&str; 4] = [
     "SubscribeResponse",
@@ -62,7 +63,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             );
         }
     }
-    for leaf in ["Author", "AckOutcome", "NackMode", "Retry", "ReadOrder"] {
+    let leaves = [
+        "Author",
+        "AckOutcome",
+        "NackMode",
+        "Retry",
+        "ReadOrder",
+        "CancelReason",
+    ];
+    for leaf in leaves {
         config = config.extern_path(
             format!(".turnwire.v1.{leaf}"),
             format!("::turnwire_client::proto::{leaf}"),

@@ -13,10 +13,13 @@ pub mod draft;
 pub mod erase;
 pub mod validate;
 
+pub mod streaminfo;
+
 pub mod outline;
 pub mod reference;
 
 pub use draft::{Draft, Stamp, inbound, outbound};
 pub use kind::Kind;
 pub use outline::Outline;
+pub use streaminfo::StreamInfo;
 pub use validate::{Error, Invalid};

@@ -57,24 +57,23 @@ impl Capacity {
         }
     }
 
-    /// Takes one place, if one is free.
+    /// Takes so much, if it is free; who asks for more than there is in all takes all of it.
     #[must_use]
-    pub fn try_take(&self) -> Option<Share> {
-        self.try_take_many(1)
+    pub fn try_take(&self, amount: usize) -> Option<Share> {
+        let size = *self.inner.size.borrow();
+        self.try_take_many(asked(amount, size))
     }
 
     /// Waits for so much; who asks for more than there is in all takes all of it.
     ///
     /// Whoever waits while it is resized may be overtaken by others who do. Safe to cancel.
     pub async fn take(&self, amount: usize) -> Share {
-        let asked = |size: usize| u32::try_from(amount.clamp(1, size.max(1))).unwrap_or(u32::MAX);
-        let size = *self.inner.size.borrow();
-        if let Some(share) = self.try_take_many(asked(size)) {
+        if let Some(share) = self.try_take(amount) {
             return share;
         }
         let mut size = self.inner.size.subscribe();
         loop {
-            let amount = asked(*size.borrow_and_update());
+            let amount = asked(amount, *size.borrow_and_update());
             tokio::select! {
                 biased;
                 permit = self.inner.free.acquire_many(amount) => {
@@ -136,6 +135,11 @@ impl Capacity {
     }
 }
 
+/// How much is taken for an amount, of a size.
+fn asked(amount: usize, size: usize) -> u32 {
+    u32::try_from(amount.clamp(1, size.max(1))).unwrap_or(u32::MAX)
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.of.give_back(self.amount as usize);
@@ -151,7 +155,7 @@ mod tests {
     use super::*;
 
     fn places(capacity: &Capacity) -> Vec<Share> {
-        std::iter::from_fn(|| capacity.try_take()).collect()
+        std::iter::from_fn(|| capacity.try_take(1)).collect()
     }
 
     #[test]
@@ -180,7 +184,7 @@ mod tests {
         capacity.resize(2);
         taken.pop();
         taken.pop();
-        assert!(capacity.try_take().is_none(), "two are still in use");
+        assert!(capacity.try_take(1).is_none(), "two are still in use");
         taken.pop();
         assert_eq!(places(&capacity).len(), 1);
         drop(taken);
@@ -202,7 +206,7 @@ mod tests {
     async fn one_who_asks_for_more_than_there_is_takes_all() {
         let capacity = Capacity::new(10);
         let all = capacity.take(100).await;
-        assert!(capacity.try_take().is_none());
+        assert!(capacity.try_take(1).is_none());
         drop(all);
         assert_eq!(places(&capacity).len(), 10);
     }
@@ -217,7 +221,7 @@ mod tests {
         assert!((&mut waiting).now_or_never().is_none());
         drop(first);
         let second = waiting.await;
-        assert!(capacity.try_take().is_none());
+        assert!(capacity.try_take(1).is_none());
         drop(second);
         assert_eq!(places(&capacity).len(), 6);
     }
@@ -229,7 +233,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        let (first, _second) = (capacity.try_take(), capacity.try_take());
+                        let (first, _second) = (capacity.try_take(1), capacity.try_take(1));
                         drop(first);
                     }
                 });

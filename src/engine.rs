@@ -16,11 +16,13 @@ pub mod log;
 mod read;
 mod reload;
 mod retry;
+mod room;
 mod round;
 pub mod session;
 pub mod settings;
 mod shard;
 pub mod state;
+mod stream;
 pub mod terms;
 
 use std::collections::{HashMap, VecDeque};
@@ -47,12 +49,13 @@ pub use attach::Opening;
 pub use command::{Backlog, Deal, Dealt, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};
-pub use feed::Follower;
+pub use feed::{Ephemeral, Follower, Step};
 pub use letters::{DeadLetter, LetterFilter, Letters};
 pub use link::Link;
 pub use read::{Filter, ListPosition};
+pub use stream::Piece;
 
-use command::{Append, Command, From as Origin, Keyed, Reply, Room};
+use command::{Append, Command, From as Origin, Keyed, Reply};
 use session::{Appended, Event, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
@@ -438,11 +441,6 @@ impl Engine {
             reply,
         };
         self.command(shard, Command::Append(Box::new(append))).await
-    }
-
-    /// Waits for room for so many bytes of a command, which is given back when it is decided.
-    async fn room(&self, bytes: usize) -> Room {
-        self.inner.room.take(bytes).await
     }
 
     async fn command(&self, shard: usize, command: Command) -> Result<(), Error> {

@@ -8,6 +8,7 @@ mod channels;
 mod conversations;
 mod convert;
 mod page;
+mod partials;
 mod state;
 mod stream;
 

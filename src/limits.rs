@@ -63,6 +63,23 @@ pub struct Limits {
     /// Frames that may wait for a client that does not read, before its own frames are no longer
     /// read; deliveries are bounded by credit instead. Default 4,096.
     pub session_backlog_frames: usize,
+    /// Most ephemeral activities, such as typing, of one sender in one conversation in a second; more
+    /// are dropped. Default 20.
+    pub ephemerals_per_second: usize,
+    /// Frames that may wait for a session before it is told nothing ephemeral any more. Default 64.
+    pub ephemeral_backlog_frames: usize,
+    /// Ephemeral activities that a conversation keeps in memory for whoever follows it, within
+    /// `feed_bytes`. Default 16.
+    pub feed_ephemerals: usize,
+    /// How often a streamed reply is shown anew, unless its channel is slower. Default 250 ms.
+    pub stream_interval: Duration,
+    /// How long a streamed reply whose delivery came back stays open for the next attempt. Default
+    /// 10 s.
+    pub stream_grace: Duration,
+    /// Most replies that the answer to one delivery streams at one time. Default 8.
+    pub delivery_streams: usize,
+    /// Largest texts of a session's streamed replies together, in bytes. Default 8 MiB.
+    pub session_stream_bytes: usize,
     /// How long a delivery may be held, from 5 s to 10 min. Default 60 s.
     pub delivery_deadline: Duration,
     /// How long a delivery may be held when it is extended again and again. Default 1 h.
@@ -147,6 +164,13 @@ impl Default for Limits {
             session_credit_deliveries: 100_000,
             session_credit_bytes: 256 * MIB as i64,
             session_backlog_frames: 4_096,
+            ephemerals_per_second: 20,
+            ephemeral_backlog_frames: 64,
+            feed_ephemerals: 16,
+            stream_interval: Duration::from_millis(250),
+            stream_grace: Duration::from_secs(10),
+            delivery_streams: 8,
+            session_stream_bytes: 8 * MIB,
             delivery_deadline: Duration::from_secs(60),
             delivery_ceiling: HOUR,
             resume_grace: Duration::from_secs(30),

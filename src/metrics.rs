@@ -35,6 +35,12 @@ pub struct Metrics {
     pub sends: SendOutcomes,
     /// Writes of documents, with commits and without.
     pub state_writes: StateWriteOutcomes,
+    /// Ephemeral activities: typing, and snapshots of streamed replies.
+    pub ephemerals: EphemeralOutcomes,
+    /// Pieces of streamed replies.
+    pub partials: PartialOutcomes,
+    /// Streamed replies that are being made now.
+    pub streams: Gauge,
     /// Deliveries parked in the dead letters.
     pub dead_letters: Counter,
     /// Open streams now.
@@ -124,6 +130,28 @@ pub struct Reloads {
     pub refused: Counter,
 }
 
+/// A counter for each thing that can become of an ephemeral activity.
+#[derive(Clone, Debug)]
+pub struct EphemeralOutcomes {
+    /// Given to someone: a session, or the followers.
+    pub shown: Counter,
+    /// There was nobody to see it.
+    pub unseen: Counter,
+    /// Its sender is too fast, or someone too slow.
+    pub dropped: Counter,
+}
+
+/// A counter for each thing that can become of a piece of a streamed reply.
+#[derive(Clone, Debug)]
+pub struct PartialOutcomes {
+    /// Part of the text.
+    pub taken: Counter,
+    /// Cited a delivery that was not, or no longer, the session's, or the reply was stopped.
+    pub dropped: Counter,
+    /// Was too large.
+    pub refused: Counter,
+}
+
 /// A gauge for each kind of stream.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -149,6 +177,8 @@ impl Metrics {
         let sends = counters(r, "sends", "Sends of bots and backends");
         let state_writes = counters(r, "state_writes", "Writes of state documents");
         let reloads = counters(r, "reloads", "Configurations read while the gateway ran");
+        let ephemerals = counters(r, "ephemerals", "Typing, and snapshots of streamed replies");
+        let partials = counters(r, "partials", "Pieces of streamed replies");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
         let sessions_away = Gauge::default();
@@ -201,6 +231,17 @@ impl Metrics {
                 busy: resolve(&state_writes, "outcome", "busy"),
                 failed: resolve(&state_writes, "outcome", "failed"),
             },
+            ephemerals: EphemeralOutcomes {
+                shown: resolve(&ephemerals, "outcome", "shown"),
+                unseen: resolve(&ephemerals, "outcome", "unseen"),
+                dropped: resolve(&ephemerals, "outcome", "dropped"),
+            },
+            partials: PartialOutcomes {
+                taken: resolve(&partials, "outcome", "taken"),
+                dropped: resolve(&partials, "outcome", "dropped"),
+                refused: resolve(&partials, "outcome", "refused"),
+            },
+            streams: gauge(r, "streams", "Streamed replies that are being made"),
             dead_letters: counter(r, "dead_letters", "Deliveries parked in the dead letters"),
             sessions_away,
             sessions: Sessions {

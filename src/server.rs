@@ -283,6 +283,7 @@ fn settings(config: &Config, shards: usize, seed: u64) -> settings::Settings {
                 config::Outbound::Watch => settings::Outbound::Watch,
             },
             service_url: channel.service_url.clone(),
+            stream_interval: channel.stream_interval.unwrap_or(limits.stream_interval),
             end_closes: channel.direct_line.is_some(),
         };
         (channel.id.clone(), settings)

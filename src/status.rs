@@ -213,6 +213,9 @@ impl Failure {
                 | state::Error::Busy { name }
                 | state::Error::Unknown(name),
             )) => fact("document", name.clone()),
+            Self::Engine(Error::StreamsFull { limit, allowed }) => {
+                fact("limit", format!("{limit}={allowed}"));
+            }
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
             }
@@ -302,6 +305,7 @@ pub fn row(error: &Error) -> Row {
         Error::DeliveryElsewhere { .. } => {
             ("DELIVERY_ELSEWHERE", Code::InvalidArgument, 400, Never)
         }
+        Error::StreamsFull { .. } => ("STREAMS_FULL", Code::ResourceExhausted, 503, Later),
         Error::SequenceGone { .. } => ("SEQUENCE_GONE", Code::OutOfRange, 410, Never),
         Error::SessionReplaced(_) => ("SESSION_REPLACED", Code::Aborted, 409, Never),
         Error::TooManySessions { .. } => ("TOO_MANY_SESSIONS", Code::ResourceExhausted, 503, Later),

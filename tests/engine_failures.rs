@@ -217,6 +217,7 @@ impl Gateway {
             capabilities: v1::ChannelCapabilities::default(),
             outbound: Outbound::Queue,
             service_url: None,
+            stream_interval: Limits::default().stream_interval,
             end_closes: false,
         };
         let (store, limits): (Arc<dyn Store>, _) = match rounds {

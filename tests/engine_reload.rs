@@ -40,6 +40,7 @@ fn settings(delivery_deadline: Duration) -> Settings {
         capabilities: v1::ChannelCapabilities::default(),
         outbound: Outbound::Queue,
         service_url: None,
+        stream_interval: Limits::default().stream_interval,
         end_closes: false,
     };
     Settings {

@@ -144,6 +144,7 @@ impl Gateway {
                     outbound: Outbound::Watch,
                     service_url: None,
                     end_closes: false,
+                    stream_interval: Limits::default().stream_interval,
                 },
             )]),
             shards: SHARDS,

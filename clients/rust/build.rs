@@ -4,9 +4,10 @@ use std::path::Path;
 
 /// Every file of the public API. Listed one by one so that each is a rerun trigger: a changed
 /// directory does not reliably trigger one.
-const PROTOS: [&str; 8] = [
+const PROTOS: [&str; 9] = [
     "turnwire/v1/activity.proto",
     "turnwire/v1/conversation.proto",
+    "turnwire/v1/ephemeral.proto",
     "turnwire/v1/state.proto",
     "turnwire/v1/bot_service.proto",
     "turnwire/v1/channel_service.proto",
@@ -17,7 +18,7 @@ const PROTOS: [&str; 8] = [
 
 /// Activities in frames and requests. An activity has some sixty fields and is moved with whatever
 /// holds it: through queues, futures and results. A box is moved by its address.
-const BOXED: [&str; 8] = [
+const BOXED: [&str; 10] = [
     "Send.activity",
     "Delivery.activity",
     "Post.activity",
@@ -26,6 +27,8 @@ const BOXED: [&str; 8] = [
     "SendActivityRequest.activity",
     "UpdateActivityRequest.activity",
     "LogEntry.activity",
+    "Ephemeral.activity",
+    "BotEphemeral.activity",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

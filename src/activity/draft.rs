@@ -14,7 +14,7 @@ use prost::Message;
 use prost_types::Struct;
 use sha2::{Digest, Sha256};
 
-use super::{Error, Kind, timestamp, validate};
+use super::{Error, Kind, streaminfo, timestamp, validate};
 use crate::clock::Timestamp;
 use crate::limits::Limits;
 use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount};
@@ -68,7 +68,14 @@ pub struct Draft {
     pub has_locale: bool,
     /// Inbound: whether the channel said when it happened. Outbound: no.
     pub has_timestamp: bool,
+    /// Whether it says by itself which part of a streamed reply it is.
+    pub has_stream_info: bool,
+    /// Inbound: the `streamId` of the reply that it asks to stop, empty for all. Else none.
+    pub stops_stream: Option<String>,
 }
+
+/// The `event` by which users stop a streamed reply. Its `value` has the `streamId`, or it stops all.
+pub const STOP_STREAMING: &str = "turnwire/stopStreaming";
 
 /// What only the log's writer knows. Whatever the draft has already, it keeps.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +123,7 @@ pub fn inbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error>
         draft.members_added = take(&mut activity.members_added);
         draft.members_removed = take(&mut activity.members_removed);
     }
+    draft.stops_stream = stops_stream(&draft.kind, activity);
     draft.id = activity.id.take();
     draft.from = activity.from.take();
     draft.conversation = activity.conversation.take();
@@ -181,6 +189,19 @@ impl Draft {
             members_removed: Vec::new(),
             has_reply_to: reply_to.is_some_and(|id| !id.is_empty()),
             has_timestamp: false,
+            has_stream_info: activity.entities.iter().any(streaminfo::is_stream_info),
+            stops_stream: None,
+        }
+    }
+
+    /// The same with one entity more: appended to its list, as every element of a repeated field is.
+    #[must_use]
+    pub fn with_entity(&self, entity: &Struct) -> Self {
+        let mut fields = Fields(BytesMut::from(&*self.body));
+        fields.message(tag::ENTITIES, entity);
+        Self {
+            body: fields.0.freeze(),
+            ..self.clone()
         }
     }
 
@@ -255,6 +276,22 @@ impl fmt::Debug for Draft {
     }
 }
 
+/// Which streamed reply an activity asks to stop.
+fn stops_stream(kind: &Kind, activity: &Activity) -> Option<String> {
+    let is_asked = *kind == Kind::Event && activity.name.as_deref() == Some(STOP_STREAMING);
+    is_asked.then(|| {
+        let value = activity
+            .value
+            .as_ref()
+            .and_then(|value| value.kind.as_ref());
+        let id = match value {
+            Some(prost_types::value::Kind::StructValue(members)) => streaminfo::stream_id(members),
+            _ => None,
+        };
+        id.unwrap_or_default().to_owned()
+    })
+}
+
 /// Takes the entries of [`STAMPED`] names, in any case, out of the unknown members.
 fn take_stamped(unknown: &mut Option<Struct>) -> Option<Struct> {
     let stamped = |name: &str| STAMPED.iter().any(|known| known.eq_ignore_ascii_case(name));
@@ -276,6 +313,7 @@ mod tag {
     pub(super) const FROM: u32 = 9;
     pub(super) const RECIPIENT: u32 = 10;
     pub(super) const CONVERSATION: u32 = 11;
+    pub(super) const ENTITIES: u32 = 13;
     pub(super) const REPLY_TO_ID: u32 = 12;
     pub(super) const LOCALE: u32 = 18;
     pub(super) const UNKNOWN_MEMBERS: u32 = 100;

@@ -89,6 +89,13 @@ impl Kind {
             Self::Event | Self::Invoke | Self::Command | Self::CommandResult
         )
     }
+
+    /// Whether an activity of this kind is never logged: it is seen as it happens, or not at all.
+    /// Pieces of streamed replies are of this kind, too.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, Self::Typing)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -106,6 +113,16 @@ mod tests {
         for kind in Kind::KNOWN {
             assert_eq!(&Kind::from(kind.as_str()), kind);
         }
+    }
+
+    #[test]
+    fn typing_alone_is_never_logged() {
+        let ephemeral: Vec<_> = Kind::KNOWN
+            .iter()
+            .filter(|kind| kind.is_ephemeral())
+            .collect();
+        assert_eq!(ephemeral, [&Kind::Typing]);
+        assert!(!Kind::from("Typing").is_ephemeral());
     }
 
     #[test]

@@ -1,8 +1,16 @@
 //! The bot of `turnwire dev`: an ordinary client of the gateway, over the network like any other.
 
+use std::time::Duration;
+
 use turnwire_client::Client;
-use turnwire_client::bot::{Bot, Turn, TurnError};
-use turnwire_client::proto::Activity;
+use turnwire_client::bot::{Bot, Reply, Turn, TurnError};
+use turnwire_client::proto::{Activity, CancelReason};
+
+/// What asks for a reply that grows, and for one that never gets to its end.
+const STREAM: &str = "stream ";
+const BREAK_OFF: &str = "break off ";
+/// How long the bot takes for a word.
+const WORD: Duration = Duration::from_millis(200);
 
 /// Runs the bot until `shutdown` completes.
 pub(super) async fn run(
@@ -12,16 +20,36 @@ pub(super) async fn run(
 ) -> Result<(), turnwire_client::Error> {
     Bot::builder(bot_id)
         .build(client)
-        .run_until(shutdown, |turn| async move { answer(turn) })
+        .run_until(shutdown, answer)
         .await
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "a handler may fail, and this one shows what a handler looks like"
-)]
-fn answer(turn: Turn) -> Result<Option<Activity>, TurnError> {
-    Ok(reply(turn.into_activity()))
+async fn answer(turn: Turn) -> Result<Reply, TurnError> {
+    let text = turn.text();
+    if let Some(words) = text.strip_prefix(STREAM) {
+        Ok(speak(&turn, words).await)
+    } else if let Some(words) = text.strip_prefix(BREAK_OFF) {
+        // What was begun is dropped without an answer.
+        let _ = speak(&turn, words).await;
+        Ok(Reply::default())
+    } else {
+        Ok(reply(turn.into_activity()).into())
+    }
+}
+
+/// Says the words one after the other, until there are no more or the user has heard enough.
+async fn speak(turn: &Turn, words: &str) -> Reply {
+    let mut reply = turn.stream();
+    reply.push("echo:");
+    for word in words.split_whitespace() {
+        tokio::time::sleep(WORD).await;
+        // That the user said something else meanwhile is no reason to leave a thought unfinished.
+        if let Some(CancelReason::UserStopped | CancelReason::Stale) = reply.cancel() {
+            break;
+        }
+        reply.push(&format!(" {word}"));
+    }
+    reply.into()
 }
 
 /// What is said to an activity, if anything.

@@ -1,10 +1,13 @@
 //! `[[channels]]`: where users are.
 
+use std::time::Duration;
+
 use crate::auth::secret::Digest;
 use crate::channel::direct_line::Site;
 use crate::config::bot::Bot;
 use crate::config::direct_line;
 use crate::config::file::{Table, Value};
+use crate::config::limits::STREAM_INTERVAL;
 use crate::config::named::Named;
 use crate::id::{BotId, ChannelId};
 use crate::proto::v1::ChannelCapabilities;
@@ -28,6 +31,8 @@ pub struct Channel {
     pub outbound: Outbound,
     /// The service URL its activities get when they bring none.
     pub service_url: Option<String>,
+    /// How often a streamed reply is shown anew. Absent: the limit of that name.
+    pub stream_interval: Option<Duration>,
     /// What a channel of kind [`Kind::DirectLine`] has besides, and no other.
     pub direct_line: Option<Site>,
 }
@@ -69,6 +74,9 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
         let written = table.take("outbound");
         let outbound = written.as_ref().and_then(|value| value.choice(&ways));
         let service_url = table.take("service_url").and_then(|value| read_url(&value));
+        let stream_interval = table
+            .take("stream_interval")
+            .and_then(|value| value.duration(STREAM_INTERVAL));
         let is_direct_line = kind == Some(Kind::DirectLine);
         let site = is_direct_line
             .then(|| direct_line::read(&mut table, &mut secrets))
@@ -92,6 +100,7 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
                 capabilities: capabilities.unwrap_or(usual.0),
                 outbound: outbound.unwrap_or(usual.1),
                 service_url,
+                stream_interval,
                 direct_line: site,
             });
         }

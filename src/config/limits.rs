@@ -19,6 +19,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a delivery may be held, by default and by a bot's own setting.
 pub(super) const DELIVERY_DEADLINE: RangeInclusive<Duration> =
     Duration::from_secs(5)..=Duration::from_secs(10 * 60);
+/// How often a streamed reply is shown anew, by default and by a channel's own setting.
+pub(super) const STREAM_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(60);
 /// Attempts before a delivery is parked, by default and by a bot's own setting.
 pub(super) const DELIVERY_ATTEMPTS: RangeInclusive<u64> = 1..=1_000;
 
@@ -51,6 +54,13 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         session_credit_deliveries,
         session_credit_bytes,
         session_backlog_frames,
+        ephemerals_per_second,
+        ephemeral_backlog_frames,
+        feed_ephemerals,
+        stream_interval,
+        stream_grace,
+        delivery_streams,
+        session_stream_bytes,
         delivery_deadline,
         delivery_ceiling,
         delivery_attempts,
@@ -138,6 +148,23 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         session_backlog_frames,
         16..=1_000_000,
     );
+    count(t, "ephemerals_per_second", ephemerals_per_second, 1..=1_000);
+    count(
+        t,
+        "ephemeral_backlog_frames",
+        ephemeral_backlog_frames,
+        1..=10_000,
+    );
+    count(t, "feed_ephemerals", feed_ephemerals, 1..=1_000);
+    time(t, "stream_interval", stream_interval, STREAM_INTERVAL);
+    time(
+        t,
+        "stream_grace",
+        stream_grace,
+        Duration::ZERO..=10 * MINUTE,
+    );
+    count(t, "delivery_streams", delivery_streams, 1..=1_000);
+    size(t, "session_stream_bytes", session_stream_bytes, KIB..=GIB);
     time(t, "delivery_deadline", delivery_deadline, DELIVERY_DEADLINE);
     time(t, "delivery_ceiling", delivery_ceiling, 5 * SECOND..=DAY);
     count(t, "delivery_attempts", delivery_attempts, DELIVERY_ATTEMPTS);

@@ -137,6 +137,7 @@ impl Engine {
                 subscriber,
                 resumable,
                 since: old.since,
+                texts: Arc::clone(&old.texts),
             },
             None => Identity {
                 id: format!("{:032x}", self.random().random::<u128>()).into(),
@@ -145,6 +146,7 @@ impl Engine {
                 subscriber,
                 resumable,
                 since: self.clock().now(),
+                texts: Arc::default(),
             },
         }
     }

@@ -13,6 +13,7 @@ use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Appended, Session};
 use crate::engine::state::Write;
+use crate::engine::stream::Piece;
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Etag, Sequence};
 use crate::proto::v1;
 use crate::store::record;
@@ -31,6 +32,10 @@ pub(crate) enum Command {
         deliveries: Vec<DeliveryId>,
         by: Option<Duration>,
     },
+    /// A piece of a reply that is being made.
+    Partial(Box<Partial>),
+    /// A channel has stopped a streamed reply, or, without an id, all of a conversation.
+    StopStream(ConversationKey, String),
     Attach(Arc<Session>),
     /// A session has lost its stream, this one, and may come back.
     Lose(session::Number, u32),
@@ -139,6 +144,24 @@ pub(crate) enum Reply {
         frame: u64,
         post_id: String,
     },
+    /// Only of a refusal.
+    Refusal {
+        session: Arc<Session>,
+        frame: u64,
+        cites: Option<DeliveryId>,
+    },
+}
+
+/// A piece of a reply that a bot is making.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub(crate) room: Room,
+    pub(crate) session: Arc<Session>,
+    pub(crate) frame: u64,
+    pub(crate) delivery: DeliveryId,
+    /// Which of the delivery's streams.
+    pub(crate) stream: u32,
+    pub(crate) piece: Piece,
 }
 
 /// A session that has a new stream.

@@ -84,6 +84,14 @@ pub enum Error {
         /// The conversation of the send.
         conversation: ConversationKey,
     },
+    /// A streamed reply finds no room: there are too many in its delivery, or their texts are too large.
+    #[error("streamed replies are at the `{allowed}` of `{limit}`; finish some, or say less")]
+    StreamsFull {
+        /// The limit's name in the configuration.
+        limit: &'static str,
+        /// What it allows.
+        allowed: usize,
+    },
     /// Retention removed what was asked for.
     #[error("activities up to `{first}` are gone; continue after `{}`", first.previous())]
     SequenceGone {

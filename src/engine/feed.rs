@@ -3,9 +3,14 @@
 //! A feed is a window on the newest activities and a signal that there are more. Followers never
 //! queue: one that is slower than the window reads the log until it has caught up, so a slow reader
 //! loses nothing and costs nothing.
+//!
+//! Beside it there is a lane of the newest ephemeral activities, for followers who ask for them. Each
+//! knows after which entry it was shown, and is given in that place or not at all: who is behind the
+//! lane has lost what was in it, and nothing else.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -15,17 +20,32 @@ use crate::id::{ConversationNumber, Sequence};
 use crate::limits::Limits;
 use crate::store::{Order, Store};
 
+/// For how long something ephemeral is worth showing.
+const EPHEMERAL: Duration = Duration::from_secs(10);
+
+/// Something of a conversation that is seen as it happens, or not at all.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ephemeral {
+    /// The activity, as an entry of no log: its sequence is zero.
+    pub entry: Entry,
+    /// The streamed reply of which it is a snapshot, or the end.
+    pub stream: Option<Arc<str>>,
+}
+
 /// The live end of one conversation, shared by its shard and all who follow it.
 #[derive(Debug)]
 pub(crate) struct Feed {
     progress: watch::Sender<Progress>,
     recent: Mutex<Recent>,
+    lane: Mutex<Lane>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     /// The newest durable activity.
     last: Sequence,
+    /// Ephemeral activities that were shown.
+    shown: u64,
     /// The conversation has left its shard's memory under the followers: nothing more will come.
     ended: bool,
 }
@@ -37,13 +57,41 @@ struct Recent {
     bytes: usize,
 }
 
+/// The newest ephemeral activities. Empty, it takes no memory of its own.
+#[derive(Debug, Default)]
+struct Lane {
+    /// In the order of their numbers.
+    items: VecDeque<Shown>,
+    bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Shown {
+    /// Counted from 1.
+    number: u64,
+    /// The newest entry when it was shown.
+    after: Sequence,
+    ephemeral: Arc<Ephemeral>,
+}
+
+impl Shown {
+    fn bytes(&self) -> usize {
+        self.ephemeral.entry.activity.len()
+    }
+}
+
 impl Feed {
     /// A feed of a conversation whose newest durable activity is `last`.
     #[must_use]
     pub(crate) fn new(last: Sequence) -> Arc<Self> {
         Arc::new(Self {
-            progress: watch::Sender::new(Progress { last, ended: false }),
+            progress: watch::Sender::new(Progress {
+                last,
+                shown: 0,
+                ended: false,
+            }),
             recent: Mutex::default(),
+            lane: Mutex::default(),
         })
     }
 
@@ -85,6 +133,48 @@ impl Feed {
         *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
     }
 
+    /// Shows something ephemeral to the followers who ask for it. Takes the place of an older snapshot of
+    /// the same reply, and of what is too old or too much.
+    pub(crate) fn show(&self, ephemeral: &Arc<Ephemeral>, limits: &Limits) {
+        // Its shard alone shows and publishes, so nothing comes between the look and the signal.
+        let Progress { last, shown, .. } = *self.progress.borrow();
+        let shown = Shown {
+            number: shown + 1,
+            after: last,
+            ephemeral: Arc::clone(ephemeral),
+        };
+        {
+            let mut lane = self.lane();
+            let now = ephemeral.entry.append_time;
+            lane.items.retain(|older| {
+                let is_same =
+                    older.ephemeral.stream.is_some() && older.ephemeral.stream == ephemeral.stream;
+                !is_same && now.since(older.ephemeral.entry.append_time) < EPHEMERAL
+            });
+            lane.items.push_back(shown);
+            lane.bytes = lane.items.iter().map(Shown::bytes).sum();
+            while lane.items.len() > limits.feed_ephemerals || lane.bytes > limits.feed_bytes {
+                let Some(oldest) = lane.items.pop_front() else {
+                    break;
+                };
+                lane.bytes -= oldest.bytes();
+            }
+        }
+        self.progress.send_modify(|progress| progress.shown += 1);
+    }
+
+    /// What was shown after the one with this number.
+    fn shown_after(&self, number: u64) -> Vec<Shown> {
+        let lane = self.lane();
+        let newer = lane.items.iter().filter(|shown| shown.number > number);
+        newer.cloned().collect()
+    }
+
+    fn lane(&self) -> MutexGuard<'_, Lane> {
+        // What one holder left is whole: its bytes are counted anew.
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What follows `position` in the window; `None` when the window starts later.
     fn recent_after(&self, position: Sequence) -> Option<Vec<Arc<Entry>>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +192,17 @@ pub struct Follower {
     feed: Arc<Feed>,
     store: Arc<dyn Store>,
     page: Page,
+    /// Which ephemeral activities it was given, by their number; `None` when it wants none.
+    seen: Option<u64>,
+}
+
+/// What a follower is given.
+#[derive(Debug)]
+pub enum Step {
+    /// The next activities of the log, at least one.
+    Entries(Vec<Arc<Entry>>),
+    /// Something ephemeral.
+    Ephemeral(Arc<Ephemeral>),
 }
 
 impl Follower {
@@ -123,7 +224,15 @@ impl Follower {
                 entries: limits.feed_entries,
                 bytes: limits.feed_bytes,
             },
+            seen: None,
         }
+    }
+
+    /// The same follower, who wants what is ephemeral as well: what is shown from now on.
+    #[must_use]
+    pub fn with_ephemeral(mut self) -> Self {
+        self.seen = Some(self.progress.borrow().shown);
+        self
     }
 
     /// Everything up to here was returned.
@@ -132,25 +241,68 @@ impl Follower {
         self.position
     }
 
-    /// The next activities, at least one; waits until there is one. Safe to cancel: what was not
-    /// returned is returned by the next call.
+    /// The next activities of the log, at least one, as [`step`](Self::step) gives them.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    pub async fn next(&mut self) -> Result<Vec<Arc<Entry>>, Error> {
+        loop {
+            if let Step::Entries(entries) = self.step().await? {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// What comes next; waits until there is something. Safe to cancel: what was not returned is
+    /// returned by the next call.
     ///
     /// # Errors
     ///
     /// [`Error::StoreFailed`] when the log cannot be read; [`Error::SequenceGone`] when retention
     /// overtook the follower; [`Error::FollowAgain`] when the feed has ended.
-    pub async fn next(&mut self) -> Result<Vec<Arc<Entry>>, Error> {
-        let position = self.position;
-        let progress = *self
-            .progress
-            .wait_for(|progress| progress.last > position || progress.ended)
-            .await
-            .map_err(|_| Error::FollowAgain)?;
-        let last = progress.last;
-        if last <= position {
-            return Err(Error::FollowAgain);
+    pub async fn step(&mut self) -> Result<Step, Error> {
+        loop {
+            let (position, seen) = (self.position, self.seen);
+            let progress = *self
+                .progress
+                .wait_for(|progress| {
+                    let is_shown = seen.is_some_and(|seen| progress.shown > seen);
+                    progress.last > position || is_shown || progress.ended
+                })
+                .await
+                .map_err(|_| Error::FollowAgain)?;
+            let mut last = progress.last;
+            if let Some(seen) = &mut self.seen {
+                let waiting = self.feed.shown_after(*seen);
+                // What was shown before an entry that this follower has would come too late.
+                let next = waiting.iter().find(|shown| shown.after >= position);
+                match next {
+                    Some(shown) if shown.after == position => {
+                        *seen = shown.number;
+                        return Ok(Step::Ephemeral(Arc::clone(&shown.ephemeral)));
+                    }
+                    Some(shown) => last = last.min(shown.after),
+                    None => *seen = progress.shown.max(*seen),
+                }
+            }
+            if last > position {
+                return self.read_on(last).map(Step::Entries);
+            }
+            if progress.ended {
+                return Err(Error::FollowAgain);
+            }
         }
-        let entries = match self.feed.recent_after(position) {
+    }
+
+    /// The entries after the position, up to `last`, and no more than a page.
+    fn read_on(&mut self, last: Sequence) -> Result<Vec<Arc<Entry>>, Error> {
+        let position = self.position;
+        let recent = self.feed.recent_after(position).map(|mut entries| {
+            entries.retain(|entry| entry.sequence <= last);
+            entries
+        });
+        let entries = match recent {
             Some(entries) => entries,
             None => log::read(
                 &*self.store,

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use crate::activity;
 use crate::engine::Engine;
-use crate::engine::command::{Acknowledge, Append, Command, Commit, From, Keyed, Nack, Reply};
+use crate::engine::command::{
+    Acknowledge, Append, Command, Commit, From, Keyed, Nack, Partial, Reply,
+};
 use crate::engine::error::Error;
 use crate::engine::session::{Credit, Event, Refused, Session, Subscriber};
 use crate::engine::state;
+use crate::engine::stream::Piece;
 use crate::id::{ConversationKey, DeliveryId};
 use crate::proto::v1;
 
@@ -296,6 +299,104 @@ impl Link {
         };
         self.engine
             .append_post(channel, activity, None, reply)
+            .await
+    }
+
+    /// Shows something ephemeral of the session's bot: `activity` must be. Dropped when the gateway is
+    /// busy, so that nothing that is to last waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Activity`], [`Error::ShuttingDown`]; all others come as events.
+    pub async fn ephemeral(
+        &self,
+        frame: u64,
+        conversation: Option<ConversationKey>,
+        cites: Option<DeliveryId>,
+        mut activity: Box<v1::Activity>,
+    ) -> Result<(), Error> {
+        let draft = activity::outbound(&mut activity, &self.engine.limits())?;
+        debug_assert!(draft.kind.is_ephemeral());
+        let shard = match (&conversation, cites) {
+            (Some(conversation), _) => self.engine.shard(conversation),
+            (None, Some(cited)) => self.engine.shard_of_delivery(cited),
+            (None, None) => unreachable!("the stream checks that one is given"),
+        };
+        let Some(room) = self.engine.room_now(draft.body().len()) else {
+            self.engine.metrics().ephemerals.dropped.inc();
+            return Ok(());
+        };
+        let session = Arc::clone(&self.session);
+        let append = Append {
+            room,
+            conversation,
+            draft,
+            from: From::Bot {
+                session: Arc::clone(&session),
+                cites,
+            },
+            key: None,
+            reply: Reply::Refusal {
+                session,
+                frame,
+                cites,
+            },
+        };
+        self.engine
+            .command_now(shard, Command::Append(Box::new(append)))
+    }
+
+    /// Adds a piece to a reply that the session's bot is making.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Activity`] when the piece alone is larger than an activity, [`Error::ShuttingDown`];
+    /// all others come as events.
+    pub async fn partial(
+        &self,
+        frame: u64,
+        delivery: DeliveryId,
+        stream: u32,
+        piece: Piece,
+    ) -> Result<(), Error> {
+        piece.check(&self.engine.limits())?;
+        let partial = Partial {
+            room: self.engine.room(piece.len()).await,
+            session: Arc::clone(&self.session),
+            frame,
+            delivery,
+            stream,
+            piece,
+        };
+        self.engine
+            .command(
+                self.engine.shard_of_delivery(delivery),
+                Command::Partial(Box::new(partial)),
+            )
+            .await
+    }
+
+    /// Stops a streamed reply of a conversation of the session's channel; all of them when the id is
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn stop_stream(
+        &self,
+        conversation: crate::id::ConversationId,
+        stream_id: String,
+    ) -> Result<(), Error> {
+        let Subscriber::Egress(channel) = &self.session.subscriber else {
+            unreachable!("only the streams of channels stop replies");
+        };
+        let key = ConversationKey {
+            channel: channel.clone(),
+            conversation,
+        };
+        let shard = self.engine.shard(&key);
+        self.engine
+            .command(shard, Command::StopStream(key, stream_id))
             .await
     }
 

@@ -145,10 +145,28 @@ impl Engine {
         Some(bot.account.clone())
     }
 
+    /// What a channel can do, by its configuration or by what its adapter declared.
+    #[must_use]
+    pub fn capabilities(&self, channel: &ChannelId) -> v1::ChannelCapabilities {
+        let shared = &self.inner.shared;
+        let settings = shared.settings.look();
+        let configured = settings.channels.get(channel);
+        let configured = configured.map_or_else(Default::default, |channel| channel.capabilities);
+        let declared = shared.declared().get(channel).copied().unwrap_or_default();
+        v1::ChannelCapabilities {
+            groups: configured.groups || declared.groups,
+            update: configured.update || declared.update,
+            delete: configured.delete || declared.delete,
+            typing: configured.typing || declared.typing,
+            streaming: configured.streaming || declared.streaming,
+            create: configured.create || declared.create,
+        }
+    }
+
     /// A place among those who watch conversations, if there is one. It is free again when dropped.
     #[must_use]
     pub fn watch_place(&self) -> Option<Share> {
-        self.inner.watchers.try_take()
+        self.inner.watchers.try_take(1)
     }
 
     /// The store, for what is not part of any conversation.

@@ -9,12 +9,13 @@ use crate::clock::Timestamp;
 use crate::engine::command::{Dealt, Followed, Reply};
 use crate::engine::erase::ErasedPage;
 use crate::engine::error::Error;
-use crate::engine::feed::Feed;
+use crate::engine::feed::{Ephemeral, Feed};
 use crate::engine::log::Entry;
 use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
+use crate::engine::shard::stream::Live;
 use crate::id::{ConversationNumber, DeliveryId, Etag};
 use crate::limits::Limits;
 use crate::store::keys::{Key, OnceDigest};
@@ -39,6 +40,8 @@ pub(crate) struct Round {
     pub(crate) removed_letters: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
+    /// Streamed replies that have ended, which they have not if the round is not written.
+    pub(crate) ended: Vec<Live>,
     /// Draining sessions that hold nothing of this shard's any more.
     pub(crate) drained: Vec<Arc<Session>>,
     /// Encoded keys of the documents that it writes, one for each write.
@@ -56,6 +59,10 @@ enum Effect {
     /// Each with the frame that asked.
     Acked(Arc<Session>, Vec<(u64, Acked)>),
     Publish(Arc<Feed>, Arc<Entry>),
+    /// Ephemeral: dropped for whoever is behind. In its place between the others, so that a snapshot of
+    /// a reply is never shown after its end.
+    Show(Arc<Feed>, Arc<Ephemeral>),
+    Whisper(Arc<Session>, Event),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
@@ -85,6 +92,7 @@ impl Round {
             removed_members: HashSet::new(),
             removed_letters: HashSet::new(),
             results: HashMap::new(),
+            ended: Vec::new(),
             drained: Vec::new(),
             documents: Vec::new(),
             effects: Vec::new(),
@@ -132,6 +140,17 @@ impl Round {
 
     pub(crate) fn publish(&mut self, feed: Arc<Feed>, entry: &Arc<Entry>) {
         self.effects.push(Effect::Publish(feed, Arc::clone(entry)));
+    }
+
+    /// Shows something ephemeral to followers.
+    pub(crate) fn show(&mut self, feed: Arc<Feed>, ephemeral: &Arc<Ephemeral>) {
+        self.effects.push(Effect::Show(feed, Arc::clone(ephemeral)));
+    }
+
+    /// Tells a session something ephemeral.
+    pub(crate) fn whisper(&mut self, session: &Arc<Session>, event: Event) {
+        self.effects
+            .push(Effect::Whisper(Arc::clone(session), event));
     }
 
     pub(crate) fn followed(
@@ -192,6 +211,8 @@ impl Round {
                     session.tell(Event::Acked(acked.collect()));
                 }
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
+                Effect::Show(feed, ephemeral) => feed.show(&ephemeral, limits),
+                Effect::Whisper(session, event) => session.whisper(event, limits),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
@@ -222,7 +243,7 @@ impl Round {
                         refuse(&session, frame, why(), String::new(), Some(acked.id));
                     }
                 }
-                Effect::Publish(..) => {}
+                Effect::Publish(..) | Effect::Show(..) | Effect::Whisper(..) => {}
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
                 }
@@ -267,6 +288,19 @@ fn tell_result(reply: Reply, result: Result<Appended, Error>) {
                 result,
             }));
         }
+        // Nobody waits for what is ephemeral, and what comes late is as good as dropped.
+        (
+            Reply::Refusal { .. },
+            Ok(_) | Err(Error::DeliveryStale(_) | Error::DeliveryUnknown(_)),
+        ) => {}
+        (
+            Reply::Refusal {
+                session,
+                frame,
+                cites,
+            },
+            Err(error),
+        ) => refuse(&session, frame, error, String::new(), cites),
         (
             Reply::Post {
                 session, post_id, ..

@@ -12,9 +12,12 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Timestamp;
 use crate::engine::delivery;
 use crate::engine::error::Error;
+use crate::engine::feed::Ephemeral;
+use crate::engine::stream::Texts;
 use crate::engine::terms::{Said, Selector, Terms};
 use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Etag, Fence, Sequence, SessionId};
 use crate::limits::Limits;
+use crate::proto::v1;
 
 /// Who reads a conversation's log and must not miss anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +70,10 @@ pub enum Event {
     },
     /// A frame was refused.
     Refused(Refused),
+    /// A streamed reply is wanted no more.
+    Cancelled(Cancelled),
+    /// Something that is seen now or never.
+    Ephemeral(ConversationKey, Arc<Ephemeral>),
     /// The gateway is going down.
     Drain {
         /// When to reconnect, from now.
@@ -101,6 +108,17 @@ pub struct Delivery {
     pub after_gap: bool,
     /// It is a dead letter that is handed over again.
     pub replay: bool,
+}
+
+/// A streamed reply that is wanted no more, or not as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// The delivery that is being answered.
+    pub delivery: DeliveryId,
+    /// Which of its streams, by the bot's number.
+    pub stream: u32,
+    /// Why.
+    pub why: v1::CancelReason,
 }
 
 /// What became of one acknowledgement.
@@ -207,6 +225,8 @@ pub struct Session {
     closed: AtomicBool,
     ended: AtomicBool,
     ending: Notify,
+    /// What the replies take that it is making.
+    pub(crate) texts: Arc<Texts>,
 }
 
 /// How a session is resumed.
@@ -226,6 +246,7 @@ pub(crate) struct Identity {
     pub(crate) subscriber: Subscriber,
     pub(crate) resumable: Option<Resumable>,
     pub(crate) since: Timestamp,
+    pub(crate) texts: Arc<Texts>,
 }
 
 /// The receiving end of a session's events. It ends when all who could tell the session something
@@ -240,6 +261,8 @@ pub struct Events {
 #[derive(Debug, Default)]
 struct Unread {
     count: AtomicUsize,
+    /// All events in the outbox.
+    all: AtomicUsize,
     fewer: Notify,
     /// The stream is gone: nothing will be read any more.
     closed: AtomicBool,
@@ -270,6 +293,7 @@ impl Session {
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             ending: Notify::new(),
+            texts: identity.texts,
         });
         (session, Events { inbox, unread })
     }
@@ -413,8 +437,21 @@ impl Session {
         if !matches!(event, Event::Delivery(_)) {
             self.unread.count.fetch_add(1, Ordering::Relaxed);
         }
+        self.unread.all.fetch_add(1, Ordering::Relaxed);
         // A closed inbox means that the stream is gone; its detachment is on the way.
         let _ = self.outbox.send(event);
+    }
+
+    /// Tells the stream something ephemeral, unless it is behind: then that is dropped.
+    pub(crate) fn whisper(&self, event: Event, limits: &Limits) {
+        if !self.is_behind(limits) {
+            self.tell(event);
+        }
+    }
+
+    /// Whether so much waits for the stream that it is told nothing ephemeral.
+    pub(crate) fn is_behind(&self, limits: &Limits) -> bool {
+        self.unread.all.load(Ordering::Relaxed) >= limits.ephemeral_backlog_frames
     }
 
     /// Ends the session: its stream is told why, and it gets nothing more.
@@ -459,6 +496,9 @@ impl Events {
     /// The next event; `None` when the engine has gone.
     pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Event>> {
         let event = std::task::ready!(self.inbox.poll_recv(cx));
+        if event.is_some() {
+            self.unread.all.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(event) = &event
             && !matches!(event, Event::Delivery(_))
         {
@@ -493,6 +533,7 @@ mod tests {
             subscriber: Subscriber::Bot("echo".into()),
             resumable: None,
             since: Timestamp::default(),
+            texts: Arc::default(),
         };
         let (session, _) = Session::new(identity, &Terms::default());
         session.grant(credit, &Limits::default()).unwrap();

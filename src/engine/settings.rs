@@ -76,6 +76,8 @@ pub struct Channel {
     pub outbound: Outbound,
     /// Where a bot would call back over HTTP.
     pub service_url: Option<String>,
+    /// How often a streamed reply is shown anew to its users.
+    pub stream_interval: Duration,
     /// Whether users can say nothing more after an `endOfConversation` of either side.
     pub end_closes: bool,
 }

@@ -16,6 +16,7 @@ mod append;
 mod attach;
 mod change;
 mod dispatch;
+mod ephemeral;
 mod erase;
 mod filter;
 mod lease;
@@ -28,6 +29,7 @@ mod reseat;
 mod residency;
 mod retention;
 mod state;
+pub(super) mod stream;
 mod write;
 
 use std::cmp::Reverse;
@@ -281,6 +283,10 @@ pub(crate) struct Shard {
     erasing: VecDeque<Box<Erase>>,
     /// Results that were kept since the shard began.
     kept: filter::Filter,
+    /// Replies that are being made.
+    streams: stream::Streams,
+    /// How fast ephemeral activities come.
+    pace: ephemeral::Pace,
 }
 
 impl Shard {
@@ -325,6 +331,8 @@ impl Shard {
             erasing: VecDeque::new(),
             kept: filter::Filter::default(),
             settings,
+            streams: stream::Streams::default(),
+            pace: ephemeral::Pace::default(),
             shared,
         }
     }
@@ -428,8 +436,10 @@ impl Shard {
         self.reseat_some(round);
         self.sort(round);
         self.fire_timers(round);
+        self.fire_streams(round);
         self.tick(round);
         self.retain(round);
+        self.settle_streams(round);
         self.pump_all(round);
         self.erase_next(round);
     }
@@ -452,6 +462,8 @@ impl Shard {
             } => {
                 self.extend(&session, &deliveries, by, round);
             }
+            Command::Partial(partial) => self.partial(*partial, round),
+            Command::StopStream(conversation, id) => self.stop_streams(&conversation, &id, round),
             Command::Attach(session) => self.attach(session, round),
             Command::Lose(number, stream) => self.lose(number, stream, round),
             Command::Resume(resume) => self.resume(*resume, round),
@@ -481,7 +493,8 @@ impl Shard {
     /// When something happens without a command.
     fn next_wake(&self) -> Timestamp {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        timer.map_or(self.next_tick, |at| at.min(self.next_tick))
+        let timers = timer.into_iter().chain(self.streams.next_wake());
+        timers.fold(self.next_tick, Timestamp::min)
     }
 
     fn tick(&mut self, round: &mut Round) {
@@ -493,6 +506,10 @@ impl Shard {
         self.leases.expire(round.now);
         self.retention.begin();
         self.publish_backlogs();
+        self.pace.begin();
+        let attached = &self.attached;
+        self.streams
+            .forget_told(|number| attached.contains_key(&number));
         if round.now >= self.next_reading {
             self.next_reading = round.now.after(READ_AGAIN);
             self.unsorted

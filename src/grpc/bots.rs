@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::access::{admitted, caller, require};
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, ids, time};
-use super::{convert, state};
+use super::{convert, partials, state};
 use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
@@ -126,6 +126,7 @@ impl Dialect for Bot {
             resumed: became as i32,
             lost_delivery_ids: resumed.lost.iter().map(|id| id.0).collect(),
             window: session.window as u32,
+            partial_interval: Some(convert::duration(limits.stream_interval)),
         };
         Ok(Opened {
             link,
@@ -177,6 +178,8 @@ impl Dialect for Bot {
                 let ids = ids(beat.delivery_ids, limits.ack_ids)?;
                 Ok(link.extend(ids, None).await?)
             }
+            Some(Asked::Partial(partial)) => partials::partial(link, frame, partial).await,
+            Some(Asked::Ephemeral(shown)) => partials::ephemeral(link, frame, shown).await,
         }
     }
 
@@ -236,6 +239,8 @@ impl Dialect for Bot {
                 grace: Some(convert::duration(grace)),
             }),
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
+            Event::Cancelled(cancelled) => Frame::Cancel(partials::cancel(cancelled)),
+            Event::Ephemeral(key, shown) => Frame::Ephemeral(convert::ephemeral(&key, &shown)),
             // Bots do not post, and the end is the stream's status.
             Event::Posted(_) | Event::Drained | Event::End(_) => return None,
         };
@@ -255,15 +260,8 @@ impl Bot {
         let checked = || {
             let activity = send.activity;
             let activity = activity.ok_or_else(|| invalid("activity", "is required".to_owned()))?;
-            let conversation = match send.conversation {
-                Some(name) => Some(conversation(name)?),
-                None => None,
-            };
-            if conversation.is_none() && cites.is_none() {
-                let problem = "is required unless `delivery_id` is given".to_owned();
-                return Err(invalid("conversation", problem));
-            }
-            Ok((activity, conversation))
+            let conversation = conversation(send.conversation, cites)?;
+            Ok::<_, FrameError>((activity, conversation))
         };
         // One that is refused for its length is not given back: it may be as long as a frame.
         check_client_id(&client_id, self.engine.limits().key_bytes).about("", cites)?;
@@ -287,11 +285,26 @@ fn check_client_id(client_id: &str, limit: usize) -> Result<(), FrameError> {
     })
 }
 
-fn conversation(name: v1::ConversationName) -> Result<ConversationKey, FrameError> {
-    convert::key(Some(name), "conversation").map_err(|failure| FrameError::Invalid {
+/// Where something goes: to the conversation that is named, or to that of the delivery it cites.
+pub(super) fn conversation(
+    name: Option<v1::ConversationName>,
+    cites: Option<DeliveryId>,
+) -> Result<Option<ConversationKey>, FrameError> {
+    let invalid = |problem| FrameError::Invalid {
         field: "conversation",
-        problem: failure.to_string(),
-    })
+        problem,
+    };
+    match name {
+        None if cites.is_none() => {
+            let problem = "is required unless `delivery_id` is given";
+            Err(invalid(problem.to_owned()))
+        }
+        None => Ok(None),
+        Some(name) => match convert::key(Some(name), "conversation") {
+            Ok(key) => Ok(Some(key)),
+            Err(failure) => Err(invalid(failure.to_string())),
+        },
+    }
 }
 
 /// An instance id that can be honoured.

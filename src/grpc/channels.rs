@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::access::{admitted, answered, caller, require};
 use super::bots::{RETRY_DELAY, check_instance, reason};
-use super::convert;
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, time};
+use super::{convert, partials};
 use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
@@ -161,6 +161,7 @@ impl Dialect for Adapter {
                     .about(&about, None)
             }
             Some(Asked::Outcome(outcome)) => outcome_of(link, frame, outcome).await,
+            Some(Asked::StreamStopped(stopped)) => partials::stopped(link, stopped).await,
             // To have been heard is all that a heartbeat is for.
             Some(Asked::Heartbeat(v1::AdapterHeartbeat {})) => Ok(()),
         }
@@ -188,10 +189,12 @@ impl Dialect for Adapter {
                 grace: Some(convert::duration(grace)),
             }),
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
+            Event::Ephemeral(key, shown) => Frame::Ephemeral(convert::ephemeral(&key, &shown)),
             // Adapters neither ack nor send, and the end is the stream's status.
             Event::Acked(_)
             | Event::Sent(_)
             | Event::Revoked { .. }
+            | Event::Cancelled(_)
             | Event::Drained
             | Event::End(_) => return None,
         };

@@ -16,7 +16,9 @@ use crate::capacity::Share;
 use crate::clock::{Sleep, Timestamp};
 use crate::engine::log::{Entry, Page};
 use crate::engine::session::Appended;
-use crate::engine::{Conversation, Engine, Error, Filter, Follower, ListPosition, Start};
+use crate::engine::{
+    Conversation, Engine, Error, Filter, Follower, ListPosition, Start, Step as Followed,
+};
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
 use crate::proto::server::conversation_service_server::ConversationService;
 use crate::proto::server::watch_conversation_response::Step;
@@ -330,8 +332,11 @@ impl ConversationService for Service {
             let limit = self.engine.limits().watchers;
             let place = self.engine.watch_place();
             let place = place.ok_or(Failure::TooManyWatchers { limit })?;
-            let follower = self.engine.follow(key, start).await?;
-            let watch = Watch::new(follower, self.engine.clone(), standing, place);
+            let mut follower = self.engine.follow(key.clone(), start).await?;
+            if request.with_ephemeral {
+                follower = follower.with_ephemeral();
+            }
+            let watch = Watch::new(key, follower, self.engine.clone(), standing, place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
                 Some((step, watch))
@@ -345,6 +350,7 @@ impl ConversationService for Service {
 
 /// One watcher.
 struct Watch {
+    key: ConversationKey,
     follower: Follower,
     engine: Engine,
     /// Read and not sent yet.
@@ -359,11 +365,18 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(follower: Follower, engine: Engine, standing: Standing, place: Share) -> Self {
+    fn new(
+        key: ConversationKey,
+        follower: Follower,
+        engine: Engine,
+        standing: Standing,
+        place: Share,
+    ) -> Self {
         engine.metrics().watchers.inc();
         let told = engine.clock().now();
         let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
         Self {
+            key,
             follower,
             engine,
             ready: VecDeque::new(),
@@ -399,10 +412,14 @@ impl Watch {
             tokio::select! {
                 biased;
                 lost = self.standing.lost() => return Some(Err(self.end(lost.into()))),
-                entries = self.follower.next() => match entries {
-                    Ok(entries) => {
+                next = self.follower.step() => match next {
+                    Ok(Followed::Entries(entries)) => {
                         self.ready.extend(entries);
                         self.told = self.engine.clock().now();
+                    }
+                    Ok(Followed::Ephemeral(shown)) => {
+                        let shown = convert::ephemeral(&self.key, &shown);
+                        return Some(Ok(step(Step::Ephemeral(shown))));
                     }
                     Err(error) => {
                         let going = self.engine.is_draining();

@@ -6,7 +6,7 @@ use crate::activity::validate;
 use crate::clock::Timestamp;
 use crate::engine::log::Entry;
 use crate::engine::session::{self, Outcome};
-use crate::engine::{Backlog, Conversation};
+use crate::engine::{Backlog, Conversation, Ephemeral};
 use crate::id::{ChannelId, ConversationId, ConversationKey};
 use crate::proto::{server, v1};
 use crate::status::Failure;
@@ -93,6 +93,20 @@ pub(super) fn conversation(key: &ConversationKey, stored: Conversation) -> v1::C
         last_sequence: stored.last.0,
         first_sequence: stored.first.0,
         reference: Some(stored.reference),
+    }
+}
+
+pub(super) fn ephemeral(key: &ConversationKey, ephemeral: &Ephemeral) -> server::Ephemeral {
+    let Ephemeral { entry, .. } = ephemeral;
+    server::Ephemeral {
+        conversation: Some(name(key)),
+        author: entry.author.kind() as i32,
+        bot_id: entry
+            .author
+            .bot()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        activity: entry.activity.clone(),
     }
 }
 

@@ -87,7 +87,7 @@ impl Connections {
     }
 
     fn serve(&self, socket: TcpStream) {
-        let Some(place) = self.places.try_take() else {
+        let Some(place) = self.places.try_take(1) else {
             return debug!("a connection was closed: there are as many as `connections` allows");
         };
         // Frames are small and wait for nobody.

@@ -341,7 +341,7 @@ impl Shared {
         while let Some(step) = steps.next().await {
             match step {
                 Ok(WatchStep::Entry(entry)) => self.ledger.watched(number, &entry),
-                Ok(WatchStep::Position(_)) => {}
+                Ok(WatchStep::Position(_) | WatchStep::Ephemeral(_)) => {}
                 Err(error) if error.reason().is_none() => return,
                 Err(error) => return self.ledger.broken(format!("a watcher: {error:?}")),
             }

@@ -8,6 +8,7 @@ mod logs;
 mod order;
 mod origins;
 mod posts;
+mod replies;
 mod starting;
 mod streams;
 mod tokens;

@@ -33,7 +33,7 @@ use turnwire::proto::v1;
 use turnwire::server::{Parts, ReloadError, Reloader, Server};
 use turnwire::store::{KeyRange, Memory, Order, Store};
 
-pub(crate) use activities::{message, padded, text};
+pub(crate) use activities::{info, message, padded, text, typing};
 pub(crate) use adapter::Adapter;
 pub(crate) use bot::{Bot, place_of, said};
 pub(crate) use direct_line::{Answer, Chat, Frame, Line, says};
@@ -512,6 +512,11 @@ impl Gateway {
         let start = v1::watch_conversation_request::Start::AfterSequence(after);
         let watcher = Watcher::start(&self.wire(), conversation, Some(start)).await;
         watcher.expect("it may watch")
+    }
+
+    /// Follows a conversation on `web` from its end on, with what is ephemeral.
+    pub(crate) async fn watch_live(&self, conversation: &str) -> Watcher {
+        Watcher::live(&self.wire(), "web", conversation).await
     }
 
     /// What the gateway knows of a conversation on `web`.

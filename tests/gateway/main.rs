@@ -16,6 +16,7 @@ mod promise_08_poison;
 mod promise_09_idempotent_sends;
 mod promise_10_backlog;
 mod promise_11_slow_is_not_lost;
+mod promise_12_partials;
 mod promise_all_under_chaos;
 
 mod access;
@@ -27,6 +28,7 @@ mod conversations;
 mod direct_line;
 mod direct_line_uploads;
 mod drains;
+mod ephemeral;
 mod erase;
 mod operations;
 mod reload;

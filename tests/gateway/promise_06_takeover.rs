@@ -1,10 +1,11 @@
 //! Promise 6: a second session of an instance takes over, and one that comes back goes on.
 
 use turnwire::proto::v1;
+use turnwire::proto::v1::partial::Content;
 use turnwire::proto::v1::subscribe_request::Frame as Asked;
-use turnwire::proto::v1::{AckOutcome, Resumed};
+use turnwire::proto::v1::{AckOutcome, CancelReason, Resumed};
 
-use crate::harness::{Bot, Gateway, seconds};
+use crate::harness::{Bot, Gateway, info, seconds, typing};
 
 /// Asks that a session can be resumed.
 fn resumable(hello: &mut v1::Hello) {
@@ -303,4 +304,115 @@ async fn what_a_resume_cannot_mean_is_refused() {
     let mut bot = gateway.bot("echo").attach().await;
     bot.write(Asked::Hello(v1::Hello::default()));
     bot.expect_error("HELLO_REPEATED").await;
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_over_a_resume() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").hello(resumable).attach().await;
+    gateway.user("c1").says("why?").await;
+    let why = bot.expect("c1", "why?", 1).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&why, "Be").await;
+    let first = live.snapshot("Be").await;
+    let welcome = cut(&gateway, bot).await;
+    // Longer than the grace of a reply that nobody holds, which this is not.
+    gateway.pass(seconds(20)).await;
+
+    let back = gateway.bot("echo").hello(going_on(&welcome, &[&why]));
+    let mut back = back.attach().await;
+    assert_eq!(back.welcome.resumed(), Resumed::Full);
+    back.streams(&why, "cause").await;
+    let second = live.snapshot("Because").await;
+    assert_eq!((&second.id, second.sequence), (&first.id, Some(2)));
+    // It is told on its new stream what concerns the reply.
+    gateway.user("c1").says("never mind").await;
+    back.expect_cancel(&why, 0, CancelReason::Superseded).await;
+    live.expect(2, "never mind").await;
+    back.commits(&why, &["Because."]).await;
+    let whole = live.entry().await.activity.expect("an activity");
+    assert_eq!(info(&whole).expect("the end of a reply").id, first.id);
+    assert_eq!(gateway.metric("turnwire_streams").await, 0.0);
+    back.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn who_comes_back_is_told_what_it_missed_of_its_replies() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").hello(resumable).attach().await;
+    gateway.user("c1").says("why?").await;
+    let why = bot.expect("c1", "why?", 1).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&why, "Be").await;
+    live.snapshot("Be").await;
+    let welcome = cut(&gateway, bot).await;
+    gateway.user("c1").says("never mind").await;
+    let back = gateway.bot("echo").hello(going_on(&welcome, &[&why]));
+    let mut back = back.attach().await;
+    back.expect_cancel(&why, 0, CancelReason::Superseded).await;
+    back.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn what_the_client_lost_leaves_its_reply_to_the_next_attempt() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").hello(resumable).attach().await;
+    gateway.user("c1").says("why?").await;
+    let why = bot.expect("c1", "why?", 1).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&why, "Be").await;
+    let first = live.snapshot("Be").await;
+    let welcome = cut(&gateway, bot).await;
+    let back = gateway.bot("echo").hello(going_on(&welcome, &[]));
+    let mut back = back.attach().await;
+    let again = back.expect("c1", "why?", 1).await;
+    gateway.pass(seconds(1)).await;
+    back.streams(&again, "So").await;
+    let second = live.snapshot("So").await;
+    assert_eq!((second.id, second.sequence), (first.id, Some(2)));
+}
+
+#[tokio::test]
+async fn texts_of_a_session_count_over_a_resume() {
+    let setup = Gateway::setup().config(|config| config.limits.session_stream_bytes = 64 << 10);
+    let gateway = setup.start().await;
+    let mut bot = gateway.bot("echo").hello(resumable).attach().await;
+    for conversation in ["c1", "c2"] {
+        gateway.user(conversation).says("why?").await;
+    }
+    let one = bot.next_delivery().await;
+    let two = bot.next_delivery().await;
+    bot.streams(&one, &"x".repeat(40 << 10)).await;
+    let welcome = cut(&gateway, bot).await;
+    let back = gateway.bot("echo").hello(going_on(&welcome, &[&one, &two]));
+    let mut back = back.attach().await;
+    back.write_piece(&two, 0, Content::Append("y".repeat(40 << 10)));
+    back.expect_error("STREAMS_FULL").await;
+    // Its end makes room.
+    back.commits(&one, &["x"]).await;
+    back.write_piece(&two, 0, Content::Text("y".repeat(40 << 10)));
+    back.barrier().await;
+}
+
+#[tokio::test]
+async fn typing_is_not_told_to_a_session_that_is_away() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").hello(resumable).attach().await;
+    gateway.user("c1").says("hi").await;
+    let held = bot.expect("c1", "hi", 1).await;
+    gateway.user("c1").posts(typing()).await;
+    bot.ephemeral().await;
+    let welcome = cut(&gateway, bot).await;
+    gateway.user("c1").posts(typing()).await;
+    let mut other = gateway.bot("echo").instance("two").attach().await;
+    other.expect_quiet().await;
+    gateway.user("c1").posts(typing()).await;
+    other.ephemeral().await;
+
+    let back = gateway.bot("echo").hello(going_on(&welcome, &[&held]));
+    let mut back = back.attach().await;
+    back.expect_quiet().await;
+    gateway.user("c1").posts(typing()).await;
+    back.ephemeral().await;
+    other.expect_quiet().await;
 }

@@ -77,6 +77,20 @@ async fn block_holds_up_the_conversation_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_reply_to_what_blocks_is_broken_off_at_once() {
+    let gateway = with_policy("on_poison = \"block\"").await;
+    let mut bot = gateway.bot("echo").attach().await;
+    gateway.user("c1").says("bad").await;
+    let bad = bot.expect("c1", "bad", 1).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&bad, "Well").await;
+    let first = live.snapshot("Well").await;
+    bot.poison(&bad, "bad").await;
+    let end = live.snapshot("Well…").await;
+    assert_eq!((end.id, end.result.as_deref()), (first.id, Some("error")));
+}
+
+#[tokio::test]
 async fn fallback_answers_the_user_and_asks_for_a_person_and_goes_on() {
     let policy = "on_poison = \"fallback\"\nfallback_text = \"Sorry, a colleague comes.\"";
     let gateway = with_policy(policy).await;

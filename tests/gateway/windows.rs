@@ -1,11 +1,16 @@
 //! Windows above one: several deliveries of a conversation at a time, finished in order, and taken back
 //! together from the first that failed.
 
-use turnwire::proto::v1;
-use turnwire::proto::v1::AckOutcome;
-use turnwire::proto::v1::subscribe_request::Frame as Asked;
+use std::time::Duration;
 
-use crate::harness::{Bot, Gateway, message, seconds};
+use turnwire::proto::v1;
+use turnwire::proto::v1::subscribe_request::Frame as Asked;
+use turnwire::proto::v1::{AckOutcome, CancelReason};
+
+use crate::harness::{Bot, Gateway, Watcher, info, message, seconds, text};
+
+/// How often a streamed reply is shown anew.
+const INTERVAL: Duration = Duration::from_millis(250);
 
 fn window(window: u32) -> impl FnOnce(&mut v1::Hello) {
     move |hello| hello.window = window
@@ -206,6 +211,89 @@ async fn a_send_may_cite_any_delivery_that_is_held() {
         bot.commit_all(delivery.delivery_id, vec![message("done")]);
     }
     bot.expect("c1", "d", 1).await;
+}
+
+/// The next activity is the end of a reply: of which, and to what.
+async fn whole(live: &mut Watcher, said: &str) -> (String, Option<String>) {
+    let entry = live.entry().await;
+    assert_eq!(text(&entry.activity), said);
+    let activity = entry.activity.expect("an activity");
+    let info = info(&activity).expect("the end of a reply");
+    assert_eq!(info.kind, "final");
+    (info.id, activity.reply_to_id)
+}
+
+fn activity_id(delivery: &v1::Delivery) -> Option<String> {
+    delivery.activity.as_ref().and_then(|said| said.id.clone())
+}
+
+#[tokio::test]
+async fn a_reply_in_a_window_is_that_of_its_delivery() {
+    let gateway = Gateway::start().await;
+    let (mut bot, [a, b, c]) = with_three(&gateway).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&b, "for ").await;
+    let first = live.ephemeral().await.activity.expect("an activity");
+    assert_eq!(first.reply_to_id, activity_id(&b));
+    let of_b = info(&first).expect("a part of a reply").id;
+    bot.streams(&a, "For ").await;
+    let first = live.ephemeral().await.activity.expect("an activity");
+    assert_eq!(first.reply_to_id, activity_id(&a));
+    let of_a = info(&first).expect("a part of a reply").id;
+    assert_ne!(of_a, of_b);
+    gateway.pass(INTERVAL).await;
+    bot.streams(&a, "a").await;
+    assert_eq!(live.snapshot("For a").await.id, of_a);
+    bot.streams(&b, "b").await;
+    assert_eq!(live.snapshot("for b").await.id, of_b);
+
+    // An answer finishes the reply to what it cites, whichever was begun first.
+    bot.answers(&a, "For a.").await;
+    let ended = whole(&mut live, "For a.").await;
+    assert_eq!(ended, (of_a, activity_id(&a)));
+    bot.answers(&b, "for b.").await;
+    let ended = whole(&mut live, "for b.").await;
+    assert_eq!(ended, (of_b, activity_id(&b)));
+    bot.streams(&c, "C").await;
+    let of_c = live.snapshot("C").await.id;
+    bot.acks(&a).await;
+    bot.acks(&b).await;
+    // What is finished before it leaves it open.
+    bot.commits(&c, &["C."]).await;
+    let ended = whole(&mut live, "C.").await;
+    assert_eq!(ended, (of_c, activity_id(&c)));
+    bot.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_reply_whose_delivery_was_withdrawn_goes_on_when_it_comes_again() {
+    let gateway = Gateway::start().await;
+    let (mut bot, [a, b, _]) = with_three(&gateway).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&b, "for ").await;
+    let of_b = live.snapshot("for ").await;
+    bot.retry(&a, Some(seconds(9))).await;
+    bot.expect_cancel(&b, 0, CancelReason::Stale).await;
+    gateway.pass(seconds(9)).await;
+    bot.expect("c1", "a", 2).await;
+    let b = bot.expect("c1", "b", 1).await;
+    bot.streams(&b, "for b").await;
+    let again = live.snapshot("for b").await;
+    assert_eq!((again.id, again.sequence), (of_b.id, Some(2)));
+    bot.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_reply_whose_delivery_was_withdrawn_and_comes_too_late_is_broken_off() {
+    let gateway = Gateway::start().await;
+    let (mut bot, [a, b, _]) = with_three(&gateway).await;
+    let mut live = gateway.watch_live("c1").await;
+    bot.streams(&b, "for").await;
+    let of_b = live.snapshot("for").await;
+    bot.retry(&a, Some(seconds(60))).await;
+    gateway.pass(seconds(10)).await;
+    let end = live.snapshot("for…").await;
+    assert_eq!((end.id, end.result.as_deref()), (of_b.id, Some("error")));
 }
 
 #[tokio::test]

@@ -76,3 +76,48 @@ test('a streamed reply grows in one bubble and ends as one message', async (t) =
   await chat.reload();
   await chat.reads('bot: welcome, Ana', 'ana: stream', `bot: ${whole}`);
 });
+
+test('a reply that breaks off stays to be read, says so, and is not kept', async (t) => {
+  const chat = await it.chat(t);
+  await chat.say('break off');
+  await chat.text('A streamed reply').first().waitFor();
+  await chat.reads('bot: welcome, Ana', 'ana: break off', 'bot: A streamed reply grows while …');
+  await screenshot(t, chat.page, 'broken off');
+  // It does not grow any more, and what comes next comes below it.
+  await chat.say('hello');
+  await chat.reads(
+    'bot: welcome, Ana',
+    'ana: break off',
+    'bot: A streamed reply grows while …',
+    'ana: hello',
+    'bot: echo: hello',
+  );
+  await chat.reload();
+  await chat.reads('bot: welcome, Ana', 'ana: break off', 'ana: hello', 'bot: echo: hello');
+});
+
+test('a reply that the user stops ends with what there was', async (t) => {
+  const chat = await it.chat(t);
+  await chat.say('stream');
+  await chat.text('A streamed reply').first().waitFor();
+  await chat.stopReply();
+  const replies = async () => {
+    const activities = await chat.activities();
+    return activities.filter(({ from, type }) => from.role === 'bot' && type === 'message');
+  };
+  await until('it has ended', async () => (await replies()).length === 2);
+  const [, last] = await replies();
+  assert.equal(last.channelData.streamType, 'final');
+  assert.ok(!last.text.endsWith('one message.'), last.text);
+  await chat.reads('bot: welcome, Ana', 'ana: stream', `bot: ${last.text.trim()}`);
+});
+
+test('that the user types is not kept', async (t) => {
+  const chat = await it.chat(t);
+  await chat.posts({ type: 'typing' });
+  await chat.say('hello');
+  await chat.reads('bot: welcome, Ana', 'ana: hello', 'bot: echo: hello');
+  const { conversationId } = await chat.session();
+  const kept = await it.gateway.history(conversationId);
+  assert.deepEqual(kept.map((activity) => activity.type), ['message', 'message', 'message']);
+});

@@ -6,7 +6,8 @@
 //! | `hero` | a hero card with a button of each kind |
 //! | `adaptive` | an Adaptive Card with inputs and a submit button |
 //! | `typing` | a typing indicator, and a message two seconds later |
-//! | `stream` | a reply that grows while it is read |
+//! | `stream` | a reply that grows while it is read, and that can be stopped |
+//! | `break off` | a reply that grows and never ends |
 //! | an attachment | its name, its type and how many bytes it has |
 //! | an order, from a card's button | what was ordered |
 //! | anything else | the same words |
@@ -21,7 +22,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use turnwire_client::bot::{Bot, Reply, Turn, TurnError};
-use turnwire_client::proto::{Activity, Attachment, CardAction, SuggestedActions};
+use turnwire_client::proto::{Activity, Attachment, CancelReason, CardAction, SuggestedActions};
 use turnwire_client::{Client, ClientOptions};
 
 /// How long this bot pretends to think, and how long between two pieces of a streamed reply.
@@ -83,6 +84,7 @@ async fn answer(turn: Turn) -> Result<Reply, TurnError> {
         "adaptive" => adaptive_card().into(),
         "typing" => type_then_answer(&turn).await?,
         "stream" => stream(&turn).await?,
+        "break off" => break_off(&turn).await?,
         text => format!("echo: {text}").into(),
     })
 }
@@ -194,59 +196,32 @@ fn with_card(content_type: &str, content: serde_json::Value) -> Activity {
 }
 
 async fn type_then_answer(turn: &Turn) -> Result<Reply, TurnError> {
-    turn.send(
-        format!("typing-{}", turn.sequence()),
-        Activity::of_type("typing"),
-    )
-    .await?;
+    turn.typing();
     tokio::time::sleep(THINKING).await;
     Ok("thought about it".into())
 }
 
-/// Says a reply in pieces: each but the last is a `typing` that carries all of the text so far, the
-/// first one's id names the stream, and the message at the end replaces them.
+/// Says a reply in pieces. The user may stop it.
 async fn stream(turn: &Turn) -> Result<Reply, TurnError> {
-    let mut text = String::new();
-    let mut stream_id = None;
-    let (last, pieces) = PIECES.split_last().expect("a reply has pieces");
-    for (sequence, piece) in (1..).zip(pieces) {
-        text.push_str(piece);
-        let activity = Activity {
-            text: Some(text.clone()),
-            entities: vec![stream_info(json!({
-                "type": "streaminfo",
-                "streamType": "streaming",
-                "streamSequence": sequence,
-                "streamId": stream_id,
-            }))],
-            ..Activity::of_type("typing")
-        };
-        let key = format!("stream-{}-{sequence}", turn.sequence());
-        let sent = turn.send(key, activity).await?;
-        stream_id.get_or_insert(sent.activity_id);
+    let mut reply = turn.stream();
+    for piece in PIECES {
+        reply.push(piece);
         tokio::time::sleep(BETWEEN_PIECES).await;
+        if reply.cancel() == Some(CancelReason::UserStopped) {
+            break;
+        }
     }
-    text.push_str(last);
-    Ok(Activity {
-        entities: vec![stream_info(json!({
-            "type": "streaminfo",
-            "streamType": "final",
-            "streamId": stream_id,
-        }))],
-        ..Activity::message(text)
-    }
-    .into())
+    Ok(reply.into())
 }
 
-/// An entity, without the members that are not there.
-fn stream_info(mut entity: serde_json::Value) -> Struct {
-    if let Some(members) = entity.as_object_mut() {
-        members.retain(|_, member| !member.is_null());
+/// Begins a reply and never gets to its end.
+async fn break_off(turn: &Turn) -> Result<Reply, TurnError> {
+    let mut reply = turn.stream();
+    for piece in &PIECES[..2] {
+        reply.push(piece);
+        tokio::time::sleep(BETWEEN_PIECES).await;
     }
-    match value(entity).kind {
-        Some(Kind::StructValue(entity)) => entity,
-        _ => Struct::default(),
-    }
+    Ok(Reply::default())
 }
 
 /// Answers with a message for each file.

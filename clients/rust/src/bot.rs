@@ -11,6 +11,7 @@ mod ending;
 mod outbox;
 mod session;
 mod stream;
+mod streaming;
 mod turn;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 
 pub use builder::{Bot, BotBuilder};
 pub use stream::{BotReceiver, BotSender, BotStream};
+pub use streaming::ReplyStream;
 pub use turn::{Reply, Turn, TurnError};
 
 pub use crate::proto::subscribe_request::Frame as BotFrame;

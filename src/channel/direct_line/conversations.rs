@@ -134,6 +134,14 @@ impl DirectLine {
             .map_err(engine::Error::from)?;
         let from = activity.from.clone().unwrap_or_default();
         self.check_is_user(key, &from)?;
+        let kind = Kind::from(activity.r#type.as_deref().unwrap_or_default());
+        if kind.is_ephemeral() {
+            // Nobody joins by typing, and nothing starts. With a token there may be nothing yet.
+            if caller.has_secret() {
+                self.engine().conversation(key)?;
+            }
+            return Ok(self.engine().post(&key.channel, activity).await?);
+        }
         self.let_in(caller, key, &from).await?;
         let channel = &key.channel;
         let Some(client) = client_activity_id else {

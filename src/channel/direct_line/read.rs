@@ -11,12 +11,14 @@ use super::watermark::Watermark;
 use super::{ActivitySet, Caller, DirectLine, Error, Ticket};
 use crate::clock::Timestamp;
 use crate::engine::log::{self, Entry, Page};
-use crate::engine::{self, Conversation as Stored, Follower, Start};
+use crate::engine::{self, Conversation as Stored, Ephemeral, Follower, Start, Step};
 use crate::id::{ConversationKey, ConversationNumber, Sequence};
 use crate::store::Order;
 
 /// For how long an indicator or a piece of a streamed reply is worth showing.
 const LIVE: Duration = Duration::from_secs(10);
+/// Streamed replies that a stream remembers to have shown.
+const REPLIES: usize = 16;
 /// A page of history, in bytes as activities are stored; one is returned whatever its size. Small,
 /// because it is held as JSON until a client has read it.
 const PAGE_BYTES: usize = 256 << 10;
@@ -112,6 +114,7 @@ impl DirectLine {
             reading,
             follower,
             waiting: VecDeque::new(),
+            replies: VecDeque::new(),
             _place: place,
         };
         Ok((stream, ticket))
@@ -121,12 +124,11 @@ impl DirectLine {
     /// is kept: a client can do nothing about what is gone.
     async fn follow(&self, key: &ConversationKey, after: Sequence) -> Result<Follower, Error> {
         let follow = |start| self.engine().follow(key.clone(), start);
-        match follow(Start::After(after)).await {
-            Err(engine::Error::SequenceGone { .. }) => {
-                Ok(follow(Start::After(Sequence::START)).await?)
-            }
-            other => Ok(other?),
-        }
+        let follower = match follow(Start::After(after)).await {
+            Err(engine::Error::SequenceGone { .. }) => follow(Start::After(Sequence::START)).await,
+            other => other,
+        };
+        Ok(follower?.with_ephemeral())
     }
 
     /// Begins to read after a position: finds the updates and deletions that came later.
@@ -174,6 +176,11 @@ impl DirectLine {
             .activities(conversation, from, to, Order::Ascending, page)?;
         Ok(entries)
     }
+}
+
+/// Whether an activity with this `channelData` is a piece of a streamed reply: see `visibility`.
+fn is_piece(channel_data: &Value) -> bool {
+    channel_data.get("streamType").is_some()
 }
 
 /// One client's reading of a conversation.
@@ -237,6 +244,8 @@ pub struct Stream {
     follower: Follower,
     waiting: VecDeque<Arc<Entry>>,
     _place: crate::capacity::Share,
+    /// Streamed replies of which its client was shown something, the newest last.
+    replies: VecDeque<Arc<str>>,
 }
 
 impl Stream {
@@ -256,8 +265,17 @@ impl Stream {
                     });
                 }
             }
-            match self.follower.next().await {
-                Ok(entries) => self.waiting.extend(entries),
+            match self.follower.step().await {
+                Ok(Step::Entries(entries)) => self.waiting.extend(entries),
+                Ok(Step::Ephemeral(shown)) => {
+                    if let Some(view) = self.show_ephemeral(&shown) {
+                        return Ok(ActivitySet {
+                            activities: vec![view],
+                            // Where the client stands already: what is not logged moves nothing.
+                            watermark: Watermark(self.follower.position()).to_string(),
+                        });
+                    }
+                }
                 Err(engine::Error::FollowAgain | engine::Error::SequenceGone { .. }) => {
                     let (line, key) = (&self.reading.line, &self.reading.key);
                     self.follower = line.follow(key, self.follower.position()).await?;
@@ -265,6 +283,34 @@ impl Stream {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Something ephemeral, as its client sees it.
+    ///
+    /// Web Chat knows a streamed reply by the id of its first activity. A client that comes while the
+    /// reply grows has missed that, so what it is shown first has this id.
+    fn show_ephemeral(&mut self, shown: &Ephemeral) -> Option<Value> {
+        let line = &self.reading.line;
+        if line.engine().clock().now().since(shown.entry.append_time) >= LIVE {
+            return None;
+        }
+        let can = line.engine().capabilities(&self.reading.key.channel);
+        let is_users = shown.entry.author.bot().is_none();
+        let mut view = visibility::view(&shown.entry, Moment::Live)?;
+        let is_piece = view.get("channelData").is_some_and(is_piece);
+        if !is_users && !(if is_piece { can.streaming } else { can.typing }) {
+            return None;
+        }
+        if let Some(id) = &shown.stream
+            && !self.replies.contains(id)
+        {
+            if self.replies.len() >= REPLIES {
+                self.replies.pop_front();
+            }
+            self.replies.push_back(Arc::clone(id));
+            view["id"] = (**id).into();
+        }
+        Some(view)
     }
 
     fn show(&mut self, entry: &Entry) -> Result<Option<Value>, Error> {

@@ -29,6 +29,14 @@ impl Subscription {
         }
     }
 
+    /// Whether an activity is still to be handed over, or held: neither finished nor parked.
+    #[must_use]
+    pub fn is_open(&self, entry: Sequence) -> bool {
+        let is_parked = self.blocked && entry == self.finished.next();
+        let is_ahead = entry > self.finished && !is_parked;
+        is_ahead || self.replays.contains(&entry)
+    }
+
     /// The position of the dead letter that is handed over again, or is the next to be.
     #[must_use]
     pub fn replaying(&self) -> Option<Sequence> {
@@ -84,5 +92,33 @@ impl Subscription {
         let first = self.replays.front();
         self.replay
             .take_if(|replay| Some(&replay.entry.sequence) != first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::delivery::Cursor;
+
+    fn at(blocked: bool, replays: &[u64]) -> Subscription {
+        let cursor = Cursor {
+            finished: Sequence(5),
+            blocked,
+            ..Cursor::default()
+        };
+        let replays = replays.iter().copied().map(Sequence).collect();
+        Subscription::new(cursor, Sequence(7), replays)
+    }
+
+    #[test]
+    fn what_is_ahead_or_replayed_is_open_and_what_blocks_is_not() {
+        let open = |subscription: &Subscription| -> Vec<u64> {
+            let all = (1..=7).filter(|number| subscription.is_open(Sequence(*number)));
+            all.collect()
+        };
+        assert_eq!(open(&at(false, &[])), [6, 7]);
+        assert_eq!(open(&at(false, &[3])), [3, 6, 7]);
+        assert_eq!(open(&at(true, &[])), [7]);
+        assert_eq!(open(&at(true, &[6])), [6, 7]);
     }
 }

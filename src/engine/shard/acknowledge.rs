@@ -242,9 +242,14 @@ impl Shard {
         let etags = self.write_documents(&bot, &writes, claims, round);
         // Collected, they would stay in the much larger allocation of the drafts.
         let mut appended = Vec::with_capacity(drafts.len());
-        for draft in &drafts {
+        for draft in drafts {
             let author = Author::Bot(bot.clone());
-            appended.push(self.write_outbound(place.slot, draft, author, &answered, round));
+            if draft.kind.is_ephemeral() {
+                appended.push(self.show_reply(place.slot, &draft, author, &answered, round));
+                continue;
+            }
+            let draft = self.finish_stream(place, delivery, draft, round);
+            appended.push(self.write_outbound(place.slot, &draft, author, &answered, round));
         }
         self.finish(&held, round);
         self.count_ack(Outcome::Ok);

@@ -42,6 +42,16 @@ pub(super) struct Answered {
     locale: Option<String>,
 }
 
+impl std::convert::From<Option<Box<v1::ConversationReference>>> for Answered {
+    fn from(reference: Option<Box<v1::ConversationReference>>) -> Self {
+        reference.map_or_else(Self::default, |reference| Self {
+            reply_to_id: reference.activity_id,
+            recipient: reference.user,
+            locale: reference.locale,
+        })
+    }
+}
+
 impl Answered {
     /// What an answer to an activity is an answer to.
     pub(super) fn to(entry: &Entry) -> Self {
@@ -67,6 +77,12 @@ impl Shard {
             key,
             reply,
         } = append;
+        if draft.kind.is_ephemeral() {
+            let shown = self
+                .where_to(conversation, &from)
+                .and_then(|conversation| self.pass_by(conversation, &draft, from, round));
+            return round.reply(reply, shown);
+        }
         let is_send = !matches!(from, From::Channel);
         let result = self
             .where_to(conversation, &from)
@@ -133,11 +149,10 @@ impl Shard {
         keyed: Option<Keyed>,
         round: &mut Round,
     ) -> Result<Appended, Error> {
-        let end_closes = match self.settings.channels.get(&key.channel) {
-            Some(channel) => channel.end_closes,
-            // The caller has looked, and it has gone since.
-            None => return Err(Error::ChannelUnknown(key.channel)),
-        };
+        // The caller has looked, and it may have gone since.
+        if !self.settings.channels.contains_key(&key.channel) {
+            return Err(Error::ChannelUnknown(key.channel));
+        }
         let is_group = draft.conversation.as_ref().and_then(|c| c.is_group) == Some(true);
         let slot = match self.resident(&key, round) {
             Ok(slot) => Some(slot),
@@ -155,8 +170,8 @@ impl Shard {
         {
             return Ok(repeated);
         }
-        if end_closes && slot.is_some_and(|slot| self.conversations[slot].ended) {
-            return Err(Error::ConversationEnded(key));
+        if let Some(slot) = slot {
+            self.check_open(&key, slot)?;
         }
         let becomes_group = is_group && slot.is_none_or(|slot| !self.conversations[slot].is_group);
         if becomes_group && !self.can(&key.channel, |all| all.groups) {
@@ -170,7 +185,22 @@ impl Shard {
         self.conversations[slot].is_group |= is_group;
         let appended = self.write_inbound(slot, &draft, round);
         self.keep_result(once, &appended, round);
+        if let Some(stream) = &draft.stops_stream {
+            self.stop_streams(&key, stream, round);
+        } else if draft.kind == Kind::Message {
+            self.supersede_streams(&key, round);
+        }
         Ok(appended)
+    }
+
+    /// Refuses what users say after the end, on a channel that ends with it.
+    pub(super) fn check_open(&self, key: &ConversationKey, slot: usize) -> Result<(), Error> {
+        let channel = self.settings.channels.get(&key.channel);
+        let closes = channel.is_some_and(|channel| channel.end_closes);
+        if closes && self.conversations[slot].ended {
+            return Err(Error::ConversationEnded(key.clone()));
+        }
+        Ok(())
     }
 
     fn append_for_bot(
@@ -183,13 +213,7 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
-        let Subscriber::Bot(bot) = session.subscriber.clone() else {
-            return Err(Error::ConversationUnknown(key));
-        };
-        if !self.takes_part(slot, &bot) {
-            // A bot may not learn of conversations that are not its own.
-            return Err(Error::ConversationUnknown(key));
-        }
+        let bot = self.bot_of(session, slot)?;
         let author = Author::Bot(bot.clone());
         // Looked up before the fence: what was stored while the sender held the delivery stays its
         // result, and nothing is written now.
@@ -197,21 +221,13 @@ impl Shard {
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
         }
-        let answered = match cites {
-            Some(id) => match self.held_by(session, id) {
-                Some(place) if place.slot == slot => self.answered(place, id),
-                Some(_) => {
-                    return Err(Error::DeliveryElsewhere {
-                        delivery: id,
-                        conversation: key,
-                    });
-                }
-                None => return Err(self.not_held(id)),
-            },
-            None => Answered::default(),
-        };
+        let (answered, place) = self.cited(session, cites, slot)?;
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
+        let draft = match place.zip(cites) {
+            Some((place, cited)) => self.finish_stream(place, cited, draft, round),
+            None => draft,
+        };
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
@@ -227,16 +243,7 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
-        let bot = match bot {
-            Some(bot) if self.takes_part(slot, &bot) => bot,
-            Some(bot) => {
-                return Err(Error::BotAbsent {
-                    bot,
-                    conversation: key,
-                });
-            }
-            None => self.only_bot(slot)?,
-        };
+        let bot = self.speaker(bot, slot)?;
         let author = Author::Backend(bot.clone());
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
@@ -244,14 +251,54 @@ impl Shard {
         }
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
-        let answered = reference.map_or_else(Answered::default, |reference| Answered {
-            reply_to_id: reference.activity_id,
-            recipient: reference.user,
-            locale: reference.locale,
-        });
+        let answered = Answered::from(reference);
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
+    }
+
+    /// The bot of a session, if it takes part in a conversation.
+    pub(super) fn bot_of(&self, session: &Session, slot: usize) -> Result<BotId, Error> {
+        match &session.subscriber {
+            Subscriber::Bot(bot) if self.takes_part(slot, bot) => Ok(bot.clone()),
+            // A bot may not learn of conversations that are not its own.
+            Subscriber::Bot(_) | Subscriber::Egress(_) => {
+                let key = self.conversations[slot].key.clone();
+                Err(Error::ConversationUnknown(key))
+            }
+        }
+    }
+
+    /// The bot that a backend speaks for.
+    pub(super) fn speaker(&self, named: Option<BotId>, slot: usize) -> Result<BotId, Error> {
+        match named {
+            Some(bot) if self.takes_part(slot, &bot) => Ok(bot),
+            Some(bot) => Err(Error::BotAbsent {
+                bot,
+                conversation: self.conversations[slot].key.clone(),
+            }),
+            None => self.only_bot(slot),
+        }
+    }
+
+    /// What a send answers, and the delivery it cites, which its session must hold.
+    pub(super) fn cited(
+        &self,
+        session: &Session,
+        cites: Option<DeliveryId>,
+        slot: usize,
+    ) -> Result<(Answered, Option<Place>), Error> {
+        let Some(id) = cites else {
+            return Ok((Answered::default(), None));
+        };
+        match self.held_by(session, id) {
+            Some(place) if place.slot == slot => Ok((self.answered(place, id), Some(place))),
+            Some(_) => Err(Error::DeliveryElsewhere {
+                delivery: id,
+                conversation: self.conversations[slot].key.clone(),
+            }),
+            None => Err(self.not_held(id)),
+        }
     }
 
     fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
@@ -369,14 +416,26 @@ impl Shard {
     fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
         self.learn_members(slot, draft, round);
         self.freshen_reference(slot, draft, round);
-        let timestamp = self.conversations[slot].stamp(round.now);
-        let conversation = &self.conversations[slot];
         let id = match &draft.id {
             Some(id) => id.as_str().into(),
-            None => next_activity_id(conversation),
+            None => next_activity_id(&self.conversations[slot]),
         };
-        let activity = draft.finish(&Stamp {
-            id: &id,
+        let activity = self.finish_inbound(slot, draft, &id, round);
+        self.log(slot, Author::Channel, id, &draft.kind, activity, round)
+    }
+
+    /// What a user says, with what only the writer knows.
+    pub(super) fn finish_inbound(
+        &mut self,
+        slot: usize,
+        draft: &Draft,
+        id: &str,
+        round: &Round,
+    ) -> Bytes {
+        let timestamp = self.conversations[slot].stamp(round.now);
+        let conversation = &self.conversations[slot];
+        draft.finish(&Stamp {
+            id,
             timestamp,
             channel: conversation.key.channel.as_str(),
             conversation: conversation.account(),
@@ -385,8 +444,7 @@ impl Shard {
             reply_to_id: None,
             locale: None,
             service_url: conversation.reference.service_url.as_deref(),
-        });
-        self.log(slot, Author::Channel, id, &draft.kind, activity, round)
+        })
     }
 
     /// Appends what a bot says, with the conversation's reference applied.
@@ -398,17 +456,31 @@ impl Shard {
         answered: &Answered,
         round: &mut Round,
     ) -> Appended {
+        // An update or a deletion has the id of the message that it changes.
+        let id = match &draft.id {
+            Some(id) => id.as_str().into(),
+            None => next_activity_id(&self.conversations[slot]),
+        };
+        let activity = self.finish_outbound(slot, draft, &author, answered, &id, round);
+        self.log(slot, author, id, &draft.kind, activity, round)
+    }
+
+    /// What a bot says, with the conversation's reference applied.
+    pub(super) fn finish_outbound(
+        &mut self,
+        slot: usize,
+        draft: &Draft,
+        author: &Author,
+        answered: &Answered,
+        id: &str,
+        round: &Round,
+    ) -> Bytes {
         let timestamp = self.conversations[slot].stamp(round.now);
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
         let account = author.bot().and_then(|bot| self.settings.bots.get(bot));
-        // An update or a deletion has the id of the message that it changes.
-        let id = match &draft.id {
-            Some(id) => id.as_str().into(),
-            None => next_activity_id(conversation),
-        };
-        let activity = draft.finish(&Stamp {
-            id: &id,
+        draft.finish(&Stamp {
+            id,
             timestamp,
             channel: conversation.key.channel.as_str(),
             conversation: conversation.account(),
@@ -417,8 +489,7 @@ impl Shard {
             reply_to_id: answered.reply_to_id.as_deref(),
             locale: answered.locale.as_deref().or(reference.locale.as_deref()),
             service_url: reference.service_url.as_deref(),
-        });
-        self.log(slot, author, id, &draft.kind, activity, round)
+        })
     }
 
     /// Appends an activity to the log and shows it to all who read it.

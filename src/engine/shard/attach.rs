@@ -66,6 +66,7 @@ impl Shard {
         let subscriber = attached.subscriber;
         let mut held: Vec<_> = attached.held.iter().copied().collect();
         held.sort_unstable();
+        self.streams.came_back(number);
         for id in held {
             // One that was given back before takes along those that came after it.
             let Some(&place) = self.held.get(&id) else {
@@ -74,6 +75,7 @@ impl Shard {
             let subscription = &self.conversations[place.slot].seats[place.seat].subscription;
             if kept.contains(&id) {
                 self.go_on_handing(place, round);
+                self.tell_again(place, id, round);
             } else if let Some(position) = subscription.position(id) {
                 self.take_back(place, position, Return::Unseen, round);
             }
@@ -156,6 +158,9 @@ impl Shard {
             return;
         };
         self.shared.held.fetch_sub(1, Ordering::Relaxed);
+        let until = round.now.after(self.settings.limits.stream_grace);
+        let key = &self.conversations[place.slot].key;
+        self.streams.leave(key, id, until);
         let Some(attached) = self.attached.get_mut(&number) else {
             return;
         };

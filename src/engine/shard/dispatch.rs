@@ -502,7 +502,7 @@ impl Shard {
 }
 
 /// How highly a session ranks for a conversation.
-fn rank(instance: &str, key: &ConversationKey) -> u64 {
+pub(super) fn rank(instance: &str, key: &ConversationKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     instance.hash(&mut hasher);
     key.hash(&mut hasher);

@@ -231,12 +231,15 @@ impl Shard {
 
     /// Drops a conversation whose last write failed; it is read again.
     pub(super) fn forget(&mut self, slot: usize) {
+        let grace = self.settings.limits.stream_grace;
+        let until = self.shared.clock.now().after(grace);
         let conversation = self.conversations.remove(slot);
         self.shared.resident.fetch_sub(1, Ordering::Relaxed);
         for seat in &conversation.seats {
             for held in seat.subscription.held() {
                 self.held.remove(&held.id);
                 self.shared.held.fetch_sub(1, Ordering::Relaxed);
+                self.streams.leave(&conversation.key, held.id, until);
                 let Some(attached) = self.attached.get_mut(&held.session) else {
                     continue;
                 };
@@ -261,6 +264,7 @@ impl Shard {
     /// Makes the last writes durable and takes the marks off all that is finished, so that the next
     /// open has nothing to look at.
     pub(super) fn leave(&mut self) {
+        self.end_streams();
         let mut round = Round::new(self.shared.clock.now());
         for (_, conversation) in &self.conversations {
             if let Some(feed) = conversation.feed.upgrade() {

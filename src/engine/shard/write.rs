@@ -108,8 +108,9 @@ impl Shard {
                     self.forget(slot);
                 }
                 let failure = Arc::new(failure);
-                for round in std::iter::once(round).chain(open) {
+                for mut round in std::iter::once(round).chain(open) {
                     self.shared.pending.land(&round.documents);
+                    self.reopen_streams(std::mem::take(&mut round.ended));
                     round.fail(|| Error::StoreFailed(Arc::clone(&failure)));
                 }
                 None

@@ -4,17 +4,21 @@ import { attachments } from "./cards.js";
 import { dateOf, el, timeNode } from "./dom.js";
 import { formatted } from "./markdown.js";
 
+/** The event by which a user stops a streamed reply. */
+export const STOP_STREAMING = "turnwire/stopStreaming";
+
 /** The streamed reply that an activity is a part of, or null: from `channelData`, or a `streaminfo` entity. */
 export function streamOf(activity) {
   const entities = (activity.entities ?? []).filter((entity) => entity?.type === "streaminfo");
   const data = activity.channelData?.streamType || activity.channelData?.streamId ? activity.channelData : null;
   // More than one `streaminfo` is none.
-  const info = data ?? (entities.length === 1 ? entities[0] : null);
+  const entity = entities.length === 1 ? entities[0] : null;
+  const info = data ?? entity;
   if (info === null) return null;
   const id = info.streamId ?? activity.id;
   if (id === undefined) return null;
   const type = info.streamType ?? (activity.type === "message" ? "final" : "streaming");
-  return { id, type, sequence: Number(info.streamSequence) || 0 };
+  return { id, type, sequence: Number(info.streamSequence) || 0, brokenOff: entity?.streamResult === "error" };
 }
 
 /** What a user's button press says in the chat; null when it is meant for the bot alone. */
@@ -74,7 +78,7 @@ function noteText({ type, name, code, text, label, action, value, membersAdded, 
     case "typing":
       return null;
     case "event":
-      return `event ${name ?? ""}`;
+      return name === STOP_STREAMING ? "stopped the reply" : `event ${name ?? ""}`;
     case "endOfConversation":
       return ["ended the conversation", code, text].filter(Boolean).join(", ");
     case "handoff":

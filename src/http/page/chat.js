@@ -1,5 +1,6 @@
 // The page: who the user is, what is written, and what the parts tell each other.
 
+import { STOP_STREAMING } from "./activity.js";
 import { actionButton, opens } from "./cards.js";
 import { DirectLine, Failure } from "./directline.js";
 import { ACTIONS, el, icon, randomText, safeUrl, sizeText, stored } from "./dom.js";
@@ -36,7 +37,7 @@ const transcript = new Transcript({
   typing: parts.typing,
   me: user.id,
   context: { act, post: (message) => say(message) },
-  on: { latest: suggest, retry: deliver },
+  on: { latest: suggest, retry: deliver, stop: stopReply },
 });
 
 const inspector = new Inspector({ list: parts.rows, scroller: parts.wire, count: parts.count });
@@ -97,6 +98,19 @@ async function deliver(item) {
     item.isFinal = failure.isRefusal && !failure.isGone;
     transcript.mark(item, "failed", failure.message);
     if (failure.status === 0) unsent.add(item);
+  }
+}
+
+/** Stops a reply that grows. That it is stopped is seen in the stream. */
+async function stopReply(streamId) {
+  const activity = { type: "event", name: STOP_STREAMING, value: { streamId }, from: { ...user, role: "user" } };
+  const told = inspector.sent(activity);
+  try {
+    const { id } = await line.post(activity);
+    told(`200 ${String(id).split("|").at(-1)}`);
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    told(failure.status === 0 ? failure.message : `${failure.status} ${failure.message}`, true);
   }
 }
 

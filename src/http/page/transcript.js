@@ -25,7 +25,7 @@ export class Transcript {
 
   /**
    * `on.latest(activity)`: the newest message of all, whoever said it, or null; `on.retry(item)`: a message
-   * that was not sent is to be tried again.
+   * that was not sent is to be tried again; `on.stop(id)`: a reply that grows is to be stopped.
    */
   constructor({ list, typing, me, context, on }) {
     this.#list = list;
@@ -98,6 +98,7 @@ export class Transcript {
     item.activity = activity;
     item.state = "sent";
     item.stream = null;
+    item.brokenOff = stream?.brokenOff ?? false;
     item.reason = null;
     for (const { url } of item.files ?? []) if (url) URL.revokeObjectURL(url);
     item.files = [];
@@ -216,6 +217,11 @@ export class Transcript {
   #meta(item) {
     const time = timeNode(dateOf(item.activity));
     const meta = el("div", { class: "meta" }, time);
+    if (item.stream) {
+      const { id } = item.stream;
+      meta.append(el("button", { type: "button", class: "again", onclick: () => this.#on.stop(id) }, "stop"));
+    }
+    if (item.brokenOff) meta.append(el("span", { class: "failure" }, "interrupted"));
     if (item.edited) meta.append(el("span", null, "edited"));
     if (item.state === "sending") meta.append(el("span", null, "sending"));
     if (item.state === "sent" && item.activity.from?.id === this.#me) meta.append(el("span", null, "sent"));

@@ -144,6 +144,23 @@ impl Adapter {
         outbound
     }
 
+    /// The next that is ephemeral.
+    pub(crate) async fn ephemeral(&mut self) -> v1::Ephemeral {
+        let ephemeral = |frame: &Frame| match frame {
+            Frame::Ephemeral(ephemeral) => Some(ephemeral.clone()),
+            _ => None,
+        };
+        self.next("something ephemeral", ephemeral).await
+    }
+
+    /// Checks that nothing ephemeral came that a test has not taken.
+    pub(crate) async fn expect_quiet(&mut self) {
+        self.barrier().await;
+        let is_one = |frame: &&Frame| matches!(frame, Frame::Ephemeral(_));
+        let more = self.pending.iter().find(is_one);
+        assert!(more.is_none(), "{more:?}");
+    }
+
     pub(crate) async fn expect_error(&mut self, reason: &str) -> v1::Error {
         let error = |frame: &Frame| match frame {
             Frame::Error(error) => Some(error.clone()),

@@ -1,5 +1,7 @@
 //! Bots: low-level sessions that do what a test says and nothing else.
 
+mod live;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;

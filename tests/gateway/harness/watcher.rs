@@ -1,10 +1,13 @@
 //! Watchers of conversations.
 
+use std::future::Future;
+
 use tonic::{Status, Streaming};
 use turnwire::proto::v1;
 use turnwire::proto::v1::watch_conversation_request::Start;
 use turnwire::proto::v1::watch_conversation_response::Step;
 
+use super::activities::{Info, info};
 use super::{Wire, name, text, within};
 
 /// One who follows a conversation.
@@ -21,7 +24,23 @@ impl Watcher {
         let request = v1::WatchConversationRequest {
             conversation: Some(name("web", conversation)),
             start,
+            with_ephemeral: false,
         };
+        Self::open(wire, request).await
+    }
+
+    /// One who watches a conversation from its end on, and wants what is ephemeral, too.
+    pub(crate) async fn live(wire: &Wire, channel: &str, conversation: &str) -> Self {
+        let request = v1::WatchConversationRequest {
+            conversation: Some(name(channel, conversation)),
+            start: Some(Start::OnlyNew(true)),
+            with_ephemeral: true,
+        };
+        let watcher = Self::open(wire, request).await;
+        watcher.expect("it may watch")
+    }
+
+    async fn open(wire: &Wire, request: v1::WatchConversationRequest) -> Result<Self, Status> {
         let mut client = wire.conversations();
         let steps = within("a watch", client.watch_conversation(request)).await?;
         Ok(Self {
@@ -41,7 +60,30 @@ impl Watcher {
             match self.step().await.expect("a step") {
                 Step::Entry(entry) => return entry,
                 Step::Position(_) => {}
+                Step::Ephemeral(shown) => panic!("no entry but {shown:?}"),
             }
+        }
+    }
+
+    /// The next step, past reports of the position, must be something ephemeral.
+    pub(crate) async fn ephemeral(&mut self) -> v1::Ephemeral {
+        loop {
+            match self.step().await.expect("a step") {
+                Step::Ephemeral(shown) => return shown,
+                Step::Position(_) => {}
+                Step::Entry(entry) => panic!("nothing ephemeral but {entry:?}"),
+            }
+        }
+    }
+
+    /// The next step must be a snapshot of a reply that says this. Returns what it says of itself.
+    #[track_caller]
+    pub(crate) fn snapshot<'a>(&'a mut self, said: &'a str) -> impl Future<Output = Info> + 'a {
+        let place = std::panic::Location::caller();
+        async move {
+            let shown = self.ephemeral().await;
+            assert_eq!(text(&shown.activity), said, "at {place}");
+            info(shown.activity.as_deref().expect("an activity")).expect("a part of a reply")
         }
     }
 
@@ -58,7 +100,7 @@ impl Watcher {
     pub(crate) async fn expect_at_once(&mut self, sequence: u64) {
         match self.step().await.expect("a step") {
             Step::Entry(entry) => assert_eq!(entry.sequence, sequence),
-            Step::Position(position) => panic!("a position too early: {position:?}"),
+            other => panic!("no activity but {other:?}"),
         }
     }
 
@@ -66,7 +108,7 @@ impl Watcher {
     pub(crate) async fn expect_position(&mut self, sequence: u64) {
         match self.step().await.expect("a step") {
             Step::Position(position) => assert_eq!(position.sequence, sequence),
-            Step::Entry(entry) => panic!("an activity and no position: {entry:?}"),
+            other => panic!("no position but {other:?}"),
         }
     }
 }

@@ -63,6 +63,19 @@ export class Chat {
     await this.page.press('[data-id="webchat-sendbox-input"]', 'Enter');
   }
 
+  /** Posts an activity that has no button in Web Chat. */
+  async posts(activity) {
+    const action = { type: 'DIRECT_LINE/POST_ACTIVITY', meta: { method: 'code' }, payload: { activity } };
+    await this.page.evaluate((action) => void window.chat.store.dispatch(action), action);
+  }
+
+  /** Stops the reply that grows, as a page would that has a button for it. */
+  async stopReply() {
+    const isPiece = ({ type, channelData }) => type === 'typing' && channelData?.streamId;
+    const { streamId } = (await this.activities()).findLast(isPiece).channelData;
+    await this.posts({ type: 'event', name: 'turnwire/stopStreaming', value: { streamId } });
+  }
+
   /** A button of a card, or a suggested action. */
   button(name) {
     return this.#shown().getByRole('button', { name, exact: true });

@@ -12,7 +12,7 @@ use super::session::Session;
 use super::stream::BotStream;
 use super::turn::{Reply, Turn, TurnError};
 use crate::backoff::Backoff;
-use crate::proto::Hello;
+use crate::proto::{Ephemeral, Hello};
 use crate::{Client, Error};
 
 /// A session that lasted this long was a success, and the next failure is a first one again.
@@ -41,6 +41,17 @@ pub struct BotBuilder {
     credit_bytes: i64,
     pub(super) concurrency: usize,
     pub(super) grace: Duration,
+    pub(super) on_ephemeral: Option<OnEphemeral>,
+}
+
+/// Who is told what is ephemeral.
+#[derive(Clone)]
+pub(super) struct OnEphemeral(pub(super) Arc<dyn Fn(Ephemeral) + Send + Sync>);
+
+impl std::fmt::Debug for OnEphemeral {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnEphemeral(..)")
+    }
 }
 
 impl Bot {
@@ -54,6 +65,7 @@ impl Bot {
             credit_bytes: 16 * 1024 * 1024,
             concurrency: 64,
             grace: Duration::from_secs(10),
+            on_ephemeral: None,
         }
     }
 
@@ -169,6 +181,14 @@ impl BotBuilder {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Sets who is told what is seen now or never: that a user is typing. It must not block: the
+    /// session does nothing else meanwhile. Default: nobody.
+    #[must_use]
+    pub fn on_ephemeral(mut self, told: impl Fn(Ephemeral) + Send + Sync + 'static) -> Self {
+        self.on_ephemeral = Some(OnEphemeral(Arc::new(told)));
         self
     }
 

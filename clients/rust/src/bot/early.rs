@@ -5,9 +5,19 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::proto::subscribe_request::Frame;
 use crate::proto::{Appended, Send};
 
 type Waiting = oneshot::Sender<Result<Appended, Error>>;
+
+/// What a handler says, on its way to the session's task.
+#[derive(Debug)]
+pub(super) enum Early {
+    /// Something that has a result.
+    Send(EarlySend),
+    /// Something that has none: a piece of a reply, or that the bot is typing.
+    Frame(Frame),
+}
 
 /// A send on its way to the session's task.
 #[derive(Debug)]

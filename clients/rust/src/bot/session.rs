@@ -7,22 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::builder::BotBuilder;
+use super::builder::{BotBuilder, OnEphemeral};
 use super::credit::Meter;
-use super::early::{EarlySend, Unanswered};
+use super::early::{Early, Unanswered};
 use super::ending::{End, Ending, duration, sleep_until};
 use super::outbox::Outbox;
 use super::stream::{BotReceiver, BotStream};
+use super::streaming;
 use super::turn::{Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    self, AckOutcome, Appended, BotHeartbeat, Commit, DeliveryResult, GatewayHeartbeat, Nack,
-    NackMode, SendResult, Welcome,
+    self, AckOutcome, Appended, BotHeartbeat, Cancel, Commit, DeliveryResult, GatewayHeartbeat,
+    Nack, NackMode, SendResult, Welcome,
 };
 use crate::random;
 
@@ -48,6 +49,8 @@ struct Held {
     turn: Option<Turn>,
     /// How often it was handed out.
     tries: u32,
+    /// Tells its handler which replies are wanted no more.
+    cancels: watch::Sender<Vec<Cancel>>,
 }
 
 pub(super) struct Session<H> {
@@ -67,8 +70,9 @@ pub(super) struct Session<H> {
     /// Deliveries whose Commit has not been answered. Counted, so that a stop waits for them.
     committing: usize,
     outbox: Outbox,
-    early_sends: mpsc::Receiver<EarlySend>,
-    early_sender: mpsc::Sender<EarlySend>,
+    early_sends: mpsc::Receiver<Early>,
+    early_sender: mpsc::Sender<Early>,
+    on_ephemeral: Option<OnEphemeral>,
     unanswered: Unanswered,
     last_heard: Instant,
     had_work: bool,
@@ -98,6 +102,7 @@ where
             outbox: Outbox::new(sender),
             early_sends,
             early_sender,
+            on_ephemeral: settings.on_ephemeral.clone(),
             unanswered: Unanswered::default(),
             last_heard: Instant::now(),
             had_work: true,
@@ -137,11 +142,8 @@ where
                     self.finish(joined);
                     self.start_waiting(ending.as_ref());
                 }
-                Some(early) = self.early_sends.recv() => {
-                    if let Some(send) = self.unanswered.begin(early) {
-                        self.outbox.send(send);
-                    }
-                }
+                // What handlers say waits for room on the stream, and so do they.
+                Some(early) = self.early_sends.recv(), if self.outbox.is_empty() => self.say(early),
                 flushed = self.outbox.flush(), if !self.outbox.is_empty() => flushed?,
                 _ = heartbeat.tick() => self.beat()?,
                 () = shutdown.as_mut(), if !ending.as_ref().is_some_and(Ending::is_stop) => {
@@ -185,13 +187,15 @@ where
             GatewayFrame::Delivery(delivery) => {
                 let bytes = delivery.activity.as_ref().map_or(0, Message::encoded_len);
                 self.had_work = true;
+                let (cancels, told) = watch::channel(Vec::new());
                 let held = Held {
                     bytes,
                     turn: None,
                     tries: 0,
+                    cancels,
                 };
                 self.held.insert(delivery.delivery_id, held);
-                let turn = Turn::new(delivery, self.early_sender.clone());
+                let turn = Turn::new(delivery, self.early_sender.clone(), told);
                 self.waiting.push_back(turn);
                 self.start_waiting(ending);
             }
@@ -209,6 +213,16 @@ where
             // no more: nothing of it is to be stopped.
             GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) | GatewayFrame::Revoked(_) => {}
             GatewayFrame::Error(error) => self.refused(error, ending),
+            GatewayFrame::Cancel(cancel) => {
+                if let Some(held) = self.held.get(&cancel.delivery_id) {
+                    streaming::note(&held.cancels, cancel);
+                }
+            }
+            GatewayFrame::Ephemeral(ephemeral) => {
+                if let Some(OnEphemeral(told)) = &self.on_ephemeral {
+                    told(ephemeral);
+                }
+            }
         }
     }
 
@@ -247,6 +261,13 @@ where
         let Some(delivery_id) = self.deliveries.remove(&id) else {
             return;
         };
+        // What the handler said before it ended goes before its answer. The queue holds no more.
+        for _ in 0..EARLY_SENDS {
+            let Ok(early) = self.early_sends.try_recv() else {
+                break;
+            };
+            self.say(early);
+        }
         match answer {
             Ok(reply) => {
                 self.committing += 1;
@@ -263,6 +284,17 @@ where
                 });
             }
             Err(error) => self.give_back(delivery_id, error),
+        }
+    }
+
+    fn say(&mut self, early: Early) {
+        match early {
+            Early::Send(send) => {
+                if let Some(send) = self.unanswered.begin(send) {
+                    self.outbox.send(send);
+                }
+            }
+            Early::Frame(frame) => self.outbox.send(frame),
         }
     }
 

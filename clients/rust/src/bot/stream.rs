@@ -4,8 +4,8 @@ use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
 use crate::proto::subscribe_request::Frame as BotFrame;
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    Ack, BotDrain, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Send, SubscribeRequest,
-    SubscribeResponse, Welcome,
+    Ack, BotDrain, BotEphemeral, BotHeartbeat, Commit, Credit, Extend, Hello, Nack, Partial, Send,
+    SubscribeRequest, SubscribeResponse, Welcome,
 };
 use crate::{Client, Error};
 
@@ -92,5 +92,7 @@ frame! {
     Send(Send),
     Commit(Commit),
     Heartbeat(BotHeartbeat),
+    Partial(Partial),
+    Ephemeral(BotEphemeral),
     Drain(BotDrain),
 }

@@ -10,9 +10,9 @@ use tonic::Code;
 use super::{Bot, BotBuilder, BotFrame, GatewayFrame, Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::{
-    self, AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Commit, ConversationName,
-    Delivery, DeliveryResult, Drain, Nack, NackMode, Retry, SendResult, StateScope, StateWrite,
-    SubscribeResponse, Welcome,
+    self, AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Cancel, CancelReason, Commit,
+    ConversationName, Delivery, DeliveryResult, Drain, Ephemeral, Nack, NackMode, Partial, Retry,
+    SendResult, StateScope, StateWrite, SubscribeResponse, Welcome,
 };
 use crate::stage::{BotLink, Stage};
 
@@ -380,4 +380,75 @@ async fn a_commit_that_is_refused_for_good_is_parked_with_its_state() {
     let code = Code::InvalidArgument;
     link.refuse(1, "STATE_TOO_LARGE", code, Retry::Never).await;
     assert_eq!(link.nack().await.mode(), NackMode::Poison);
+}
+
+#[tokio::test]
+async fn pieces_of_a_reply_go_before_its_answer() {
+    let mut stage = Stage::new().await;
+    let streams = |turn: Turn| async move {
+        turn.typing();
+        let mut reply = turn.stream();
+        reply.push("Hel");
+        reply.push("lo");
+        Ok(reply.into())
+    };
+    let _running = run(&stage, Bot::builder("b"), streams);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "hi").await;
+    let typing = link.frame().await;
+    assert!(matches!(typing, Some(BotFrame::Ephemeral(_))), "{typing:?}");
+    for piece in ["Hel", "lo"] {
+        let partial = Partial {
+            delivery_id: 1,
+            stream: 0,
+            content: Some(crate::proto::partial::Content::Append(piece.into())),
+        };
+        assert_eq!(link.frame().await, Some(BotFrame::Partial(partial)));
+    }
+    assert_eq!(link.commit().await.activities, [Activity::message("Hello")]);
+}
+
+#[tokio::test]
+async fn a_reply_that_is_stopped_hears_of_it() {
+    let mut stage = Stage::new().await;
+    let streams = |turn: Turn| async move {
+        let mut reply = turn.stream();
+        reply.push("On");
+        let why = reply.cancelled().await;
+        reply.push(&format!(" {why:?}"));
+        Ok(reply.into())
+    };
+    let _running = run(&stage, Bot::builder("b"), streams);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    link.deliver(1, "hi").await;
+    assert!(matches!(link.frame().await, Some(BotFrame::Partial(_))));
+    let cancel = Cancel {
+        delivery_id: 1,
+        stream: 0,
+        reason: CancelReason::UserStopped.into(),
+    };
+    link.send(GatewayFrame::Cancel(cancel)).await;
+    assert!(matches!(link.frame().await, Some(BotFrame::Partial(_))));
+    let answer = link.commit().await.activities;
+    assert_eq!(answer, [Activity::message("On UserStopped")]);
+}
+
+#[tokio::test]
+async fn who_asks_is_told_what_is_ephemeral() {
+    let mut stage = Stage::new().await;
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let settings = Bot::builder("b").on_ephemeral(move |shown| {
+        let _ = told.send(shown);
+    });
+    let _running = run(&stage, settings, handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    let typing = Ephemeral {
+        activity: Some(Activity::of_type("typing").into()),
+        ..Ephemeral::default()
+    };
+    link.send(GatewayFrame::Ephemeral(typing.clone())).await;
+    assert_eq!(heard.recv().await, Some(typing));
 }

@@ -1,14 +1,17 @@
 //! A turn: what a bot is given, and what it may make of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::early::EarlySend;
+use super::early::{Early, EarlySend};
+use super::streaming::ReplyStream;
 use crate::Error;
 use crate::proto::{
-    Activity, Appended, ConversationName, Delivery, NackMode, Send, StateScope, StateWrite,
+    Activity, Appended, BotEphemeral, Cancel, ConversationName, Delivery, NackMode, Send,
+    StateScope, StateWrite,
 };
 
 /// One delivery, to be answered by what the handler returns.
@@ -18,16 +21,28 @@ pub struct Turn {
     /// Shared with the session, which hands the same turn out again when its state was stale.
     activity: Arc<Activity>,
     conversation: ConversationName,
-    sends: mpsc::Sender<EarlySend>,
+    sends: mpsc::Sender<Early>,
+    cancels: watch::Receiver<Vec<Cancel>>,
+    /// Replies that were begun.
+    streams: AtomicU32,
+    /// Its handler was called before, and may have begun the same replies.
+    is_again: bool,
 }
 
 impl Turn {
-    pub(super) fn new(mut delivery: Delivery, sends: mpsc::Sender<EarlySend>) -> Self {
+    pub(super) fn new(
+        mut delivery: Delivery,
+        sends: mpsc::Sender<Early>,
+        cancels: watch::Receiver<Vec<Cancel>>,
+    ) -> Self {
         Self {
             activity: Arc::from(delivery.activity.take().unwrap_or_default()),
             conversation: delivery.conversation.take().unwrap_or_default(),
             delivery,
             sends,
+            cancels,
+            streams: AtomicU32::new(0),
+            is_again: false,
         }
     }
 
@@ -38,6 +53,9 @@ impl Turn {
             activity: Arc::clone(&self.activity),
             conversation: self.conversation.clone(),
             sends: self.sends.clone(),
+            cancels: self.cancels.clone(),
+            streams: AtomicU32::new(0),
+            is_again: true,
         }
     }
 
@@ -132,8 +150,30 @@ impl Turn {
             delivery_id: self.delivery.delivery_id,
         };
         let early = EarlySend { send, result };
+        let early = Early::Send(early);
         self.sends.send(early).await.map_err(|_| Error::Ended)?;
         answered.await.map_err(|_| Error::Ended)?
+    }
+
+    /// Begins a reply that users see while it is made. A turn may have several; its messages finish them
+    /// in the order in which their first pieces came.
+    #[must_use]
+    pub fn stream(&self) -> ReplyStream {
+        let index = self.streams.fetch_add(1, Ordering::Relaxed);
+        let id = self.delivery.delivery_id;
+        let (sends, cancels) = (self.sends.clone(), self.cancels.clone());
+        ReplyStream::new(sends, cancels, id, index, self.is_again)
+    }
+
+    /// Shows that the bot is typing, for a few seconds. Waits for nothing: when there is no room for it,
+    /// it is dropped.
+    pub fn typing(&self) {
+        let typing = BotEphemeral {
+            conversation: None,
+            delivery_id: self.delivery.delivery_id,
+            activity: Some(Activity::of_type("typing").into()),
+        };
+        let _ = self.sends.try_send(Early::Frame(typing.into()));
     }
 }
 

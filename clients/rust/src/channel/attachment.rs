@@ -12,7 +12,8 @@ use super::outbound::Outbounds;
 use super::stream::{ChannelReceiver, ChannelSender, ChannelStream};
 use crate::proto::attach_response::Frame as GatewayFrame;
 use crate::proto::{
-    Activity, AdapterHeartbeat, AttachHello, ChannelCapabilities, Outbound, Post, PostResult,
+    Activity, AdapterHeartbeat, AttachHello, ChannelCapabilities, ConversationName, Ephemeral,
+    Outbound, Post, PostResult, StreamStopped,
 };
 use crate::{Client, Error};
 
@@ -30,6 +31,9 @@ pub struct AttachmentOptions {
     pub max_outstanding: u32,
     /// Most posts without a result at one time; more wait. Default 1,000.
     pub max_posts: usize,
+    /// Where to hand what is seen now or never: that the bot is typing, and replies while they are made,
+    /// as far as the capabilities say so. What finds no room is dropped. Default: nowhere.
+    pub ephemerals: Option<mpsc::Sender<Ephemeral>>,
 }
 
 impl AttachmentOptions {
@@ -42,6 +46,7 @@ impl AttachmentOptions {
             capabilities: ChannelCapabilities::default(),
             max_outstanding: 1_000,
             max_posts: 1_000,
+            ephemerals: None,
         }
     }
 }
@@ -88,6 +93,7 @@ impl Attachment {
             receiver,
             posts: posts.clone(),
             outbounds,
+            ephemerals: options.ephemerals,
             interval,
         };
         tokio::spawn(reader.run(sender.clone()));
@@ -115,6 +121,24 @@ impl Attachment {
             .await?
             .await
             .map_err(|_| Error::Ended)?
+    }
+
+    /// Says that a streamed reply is not to go on: its user, or the channel, has stopped it. All replies
+    /// of the conversation when the id is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the attachment is over.
+    pub async fn stop_stream(
+        &self,
+        conversation: ConversationName,
+        stream_id: impl Into<String>,
+    ) -> Result<(), Error> {
+        let stopped = StreamStopped {
+            conversation: Some(conversation),
+            stream_id: stream_id.into(),
+        };
+        self.sender.send(stopped).await
     }
 
     /// Sends an activity without waiting for its result, which the receiver gets. Waits while
@@ -205,6 +229,7 @@ struct Reader {
     receiver: ChannelReceiver,
     posts: Posts,
     outbounds: mpsc::Sender<Result<Outbound, Error>>,
+    ephemerals: Option<mpsc::Sender<Ephemeral>>,
     interval: Duration,
 }
 
@@ -266,6 +291,13 @@ impl Reader {
             }
             // The stream's own end says when to come back.
             GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) | GatewayFrame::Drain(_) => {
+                Ok(())
+            }
+            GatewayFrame::Ephemeral(ephemeral) => {
+                if let Some(ephemerals) = &self.ephemerals {
+                    // Dropped when it comes too fast, as it may be.
+                    let _ = ephemerals.try_send(ephemeral);
+                }
                 Ok(())
             }
         }

@@ -5,6 +5,7 @@ use crate::proto::attach_request::Frame as AdapterFrame;
 use crate::proto::attach_response::Frame as GatewayFrame;
 use crate::proto::{
     AdapterHeartbeat, AttachHello, AttachRequest, AttachResponse, AttachWelcome, Outcome, Post,
+    StreamStopped,
 };
 use crate::{Client, Error};
 
@@ -86,6 +87,12 @@ impl From<Post> for AdapterFrame {
 impl From<Outcome> for AdapterFrame {
     fn from(outcome: Outcome) -> Self {
         Self::Outcome(outcome)
+    }
+}
+
+impl From<StreamStopped> for AdapterFrame {
+    fn from(stopped: StreamStopped) -> Self {
+        Self::StreamStopped(stopped)
     }
 }
 

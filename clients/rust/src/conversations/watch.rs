@@ -8,7 +8,8 @@ use crate::backoff::Backoff;
 use crate::proto::watch_conversation_request::Start as WireStart;
 use crate::proto::watch_conversation_response::Step;
 use crate::proto::{
-    ConversationName, LogEntry, Position, WatchConversationRequest, WatchConversationResponse,
+    ConversationName, Ephemeral, LogEntry, Position, WatchConversationRequest,
+    WatchConversationResponse,
 };
 
 /// Where to begin to follow a conversation.
@@ -29,6 +30,8 @@ pub enum WatchStep {
     Entry(Box<LogEntry>),
     /// Nothing new: the reader has everything up to here.
     Position(Position),
+    /// Something that is not logged; only of [`watch_live`](Conversations::watch_live).
+    Ephemeral(Box<Ephemeral>),
 }
 
 impl Conversations {
@@ -42,10 +45,30 @@ impl Conversations {
         conversation: ConversationName,
         start: Start,
     ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
+        self.follow(conversation, start, false)
+    }
+
+    /// Follows a conversation as [`watch`](Self::watch) does, with what is seen now or never in its place:
+    /// that someone is typing, and replies while they are made.
+    pub fn watch_live(
+        &self,
+        conversation: ConversationName,
+        start: Start,
+    ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
+        self.follow(conversation, start, true)
+    }
+
+    fn follow(
+        &self,
+        conversation: ConversationName,
+        start: Start,
+        with_ephemeral: bool,
+    ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
         let watch = Watch {
             conversations: self.clone(),
             conversation,
             start,
+            with_ephemeral,
             begun: false,
             stream: None,
             backoff: Backoff::default(),
@@ -61,6 +84,7 @@ struct Watch {
     conversations: Conversations,
     conversation: ConversationName,
     start: Start,
+    with_ephemeral: bool,
     begun: bool,
     stream: Option<tonic::Streaming<WatchConversationResponse>>,
     backoff: Backoff,
@@ -72,11 +96,14 @@ impl Watch {
             match self.step().await {
                 Ok(step) => {
                     self.backoff.reset();
-                    let sequence = match &step {
-                        WatchStep::Entry(entry) => entry.sequence,
-                        WatchStep::Position(position) => position.sequence,
-                    };
-                    self.start = Start::After(sequence);
+                    match &step {
+                        WatchStep::Entry(entry) => self.start = Start::After(entry.sequence),
+                        WatchStep::Position(position) => {
+                            self.start = Start::After(position.sequence);
+                        }
+                        // It has no position.
+                        WatchStep::Ephemeral(_) => {}
+                    }
                     return Ok(step);
                 }
                 Err(error) if self.begun && error.is_retryable() => {
@@ -101,6 +128,7 @@ impl Watch {
             let step = match message.ok_or(Error::Ended)?.step {
                 Some(Step::Entry(entry)) => WatchStep::Entry(Box::new(entry)),
                 Some(Step::Position(position)) => WatchStep::Position(position),
+                Some(Step::Ephemeral(shown)) => WatchStep::Ephemeral(Box::new(shown)),
                 None => continue,
             };
             self.stream = Some(stream);
@@ -122,6 +150,7 @@ impl Watch {
         let request = WatchConversationRequest {
             conversation: Some(self.conversation.clone()),
             start: Some(WireStart::AfterSequence(after_sequence)),
+            with_ephemeral: self.with_ephemeral,
         };
         let client = &self.conversations.client;
         let response = client
