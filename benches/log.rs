@@ -170,12 +170,15 @@ impl Writer {
             author,
             activity_id: id.as_str().into(),
             activity: self.activity.clone(),
+            bot_run: 0,
         };
         let cursor = |bot_id| CursorRecord {
             bot_id,
             finished: sequence.previous(),
             attempts: 1,
             after_gap: false,
+            since: Sequence::START,
+            done: &[],
         };
         // The bot's, and that of the channel's egress.
         let cursors = [cursor(BOT), cursor("")].into_iter();
@@ -186,6 +189,9 @@ impl Writer {
             retention_bucket: BUCKET,
             last_change: Sequence::START,
             ended: false,
+            bot_run: 0,
+            bot_handovers: 0,
+            vacant: false,
         };
         record::encode_head(&mut head, parts, cursors);
         let key = Key::Activity {

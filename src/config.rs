@@ -27,7 +27,7 @@ use toml::de::DeTable;
 use crate::auth::Credentials;
 use crate::limits::Limits;
 
-pub use bot::Bot;
+pub use bot::{Bot, Hears};
 pub use channel::{Channel, Kind, Outbound};
 pub use log::{Format, Log};
 pub use problem::{Error, Place, Problem};
@@ -146,7 +146,7 @@ fn read(mut root: file::Table<'_>, report: &file::Report<'_>, overrides: &Overri
         None => Log::default(),
     };
     let bots = bot::read_all(root.tables("bots"), &limits);
-    let channels = channel::read_all(root.tables("channels"), &bots);
+    let channels = channel::read_all(root.tables("channels"), &bots, limits.conversation_bots);
     let tables = root.tables("principals");
     let open = tables.is_empty();
     let principals = principal::read_all(tables, &bots, &channels);

@@ -3,11 +3,13 @@
 //! [`Engine`] is the cheap handle that every front door holds; [`Link`] is what a stream holds of it.
 //! Behind them, shards own the conversations: see `shard`.
 
+mod bots;
 mod command;
 mod conversation;
 pub mod delivery;
 mod error;
 mod feed;
+mod heard;
 mod link;
 pub mod log;
 mod read;
@@ -37,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, KeyRange, Order, Store};
 
+pub use bots::{Asker, Changed};
 pub use command::{Backlog, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};

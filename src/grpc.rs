@@ -6,6 +6,7 @@ mod bots;
 mod channels;
 mod conversations;
 mod convert;
+mod membership;
 mod page;
 mod stream;
 

@@ -29,6 +29,13 @@ pub struct Limits {
     pub attachment_retention: Duration,
     /// Most delivery ids in one frame. Default 1,000.
     pub ack_ids: usize,
+    /// Most bots in a conversation. Default 8.
+    pub conversation_bots: usize,
+    /// Most activities of bots in a row that other bots hear, until the channel posts. Default 20.
+    pub bot_run: u32,
+    /// Most times in a row that bots hand a conversation over by themselves, until the channel posts.
+    /// Default 20.
+    pub bot_handovers: u32,
     /// Most activities in one Commit. Default 64.
     pub commit_sends: usize,
     /// Longest idempotency key, in bytes. Default 256.
@@ -102,6 +109,9 @@ impl Default for Limits {
             attachment_files: 20,
             attachment_retention: 7 * 24 * HOUR,
             ack_ids: 1_000,
+            conversation_bots: 8,
+            bot_run: 20,
+            bot_handovers: 20,
             commit_sends: 64,
             key_bytes: 256,
             hello_timeout: Duration::from_secs(10),

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub sends: SendOutcomes,
     /// Deliveries parked in the dead letters.
     pub dead_letters: Counter,
+    /// Activities of bots that bots which hear everyone were not handed, by limit `bot_run`.
+    pub bot_runs_cut: Counter,
     /// Open streams now.
     pub sessions: Sessions,
     /// Conversations being watched now, by watcher.
@@ -157,6 +159,11 @@ impl Metrics {
                 failed: resolve(&sends, "outcome", "failed"),
             },
             dead_letters: counter(r, "dead_letters", "Deliveries parked in the dead letters"),
+            bot_runs_cut: counter(
+                r,
+                "bot_runs_cut",
+                "Activities of bots that other bots were not handed",
+            ),
             sessions: Sessions {
                 bot: sessions.get_or_create_owned(&[("kind", "bot")]),
                 channel: sessions.get_or_create_owned(&[("kind", "channel")]),

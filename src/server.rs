@@ -237,12 +237,17 @@ fn settings(config: &Config, seed: u64) -> settings::Settings {
             },
             delivery_deadline: bot.delivery_deadline.unwrap_or(limits.delivery_deadline),
             delivery_attempts: bot.delivery_attempts.unwrap_or(limits.delivery_attempts),
+            hears: match bot.hears {
+                config::Hears::Users => settings::Hears::Users,
+                config::Hears::Everyone => settings::Hears::Everyone,
+            },
         };
         (bot.id.clone(), settings)
     });
     let channels = config.channels.iter().map(|channel| {
         let settings = settings::Channel {
             bot: channel.bot.clone(),
+            also: channel.also.clone(),
             capabilities: channel.capabilities,
             outbound: match channel.outbound {
                 config::Outbound::Queue => settings::Outbound::Queue,

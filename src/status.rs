@@ -140,6 +140,7 @@ impl Failure {
                 };
                 Some(field.to_owned())
             }
+            Self::Engine(Error::SameBot(_)) => Some("to_bot_id".to_owned()),
             Self::Engine(Error::CreditOutOfRange { field, .. })
             | Self::Engine(Error::Frame(FrameError::Invalid { field, .. }))
             | Self::RequestInvalid { field, .. }
@@ -187,6 +188,12 @@ impl Failure {
             }
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
+            }
+            Self::Engine(Error::TooManyBots { limit }) => {
+                fact("limit", format!("conversation_bots={limit}"));
+            }
+            Self::Engine(Error::BotsLoop { limit }) => {
+                fact("limit", format!("bot_handovers={limit}"));
             }
             Self::TooManyWatchers { limit } => fact("limit", format!("watchers={limit}")),
             Self::Engine(Error::SequenceGone { first }) => {
@@ -257,6 +264,10 @@ pub fn row(error: &Error) -> Row {
         Error::ConversationEnded(_) => ("CONVERSATION_ENDED", Code::FailedPrecondition, 409, Never),
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
+        Error::NoBot(_) => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
+        Error::SameBot(_) => ("REQUEST_INVALID", Code::InvalidArgument, 400, Never),
+        Error::TooManyBots { .. } => ("TOO_MANY_BOTS", Code::FailedPrecondition, 409, Never),
+        Error::BotsLoop { .. } => ("BOTS_LOOP", Code::FailedPrecondition, 409, Never),
         Error::GroupsUnsupported(_) => ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never),
         Error::CapabilityMissing { .. } => {
             ("CAPABILITY_MISSING", Code::FailedPrecondition, 409, Never)

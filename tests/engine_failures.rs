@@ -19,7 +19,7 @@ use rand::{RngExt, SeedableRng};
 use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::engine::log::{Author, Entry, Page};
 use turnwire::engine::session::{Appended, Credit, Delivery, Event, Events, Outcome};
-use turnwire::engine::settings::{Bot, Channel, Outbound, Settings};
+use turnwire::engine::settings::{Bot, Channel, Hears, Outbound, Settings};
 use turnwire::engine::{Engine, Error, Follower, Link, Nack, Start};
 use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
 use turnwire::limits::Limits;
@@ -209,9 +209,11 @@ impl Gateway {
             delivery_deadline: DEADLINE,
             // Nothing is parked: every activity must be finished.
             delivery_attempts: 1_000_000,
+            hears: Hears::Users,
         };
         let channel = Channel {
             bot: BOT.into(),
+            also: Vec::new(),
             capabilities: v1::ChannelCapabilities::default(),
             outbound: Outbound::Queue,
             service_url: None,

@@ -250,6 +250,7 @@ impl Run {
             author: Author::Channel,
             activity_id: sequence.to_string().into(),
             activity: Bytes::from_static(&BODY[..bytes]),
+            bot_run: 0,
         });
         let was_idle = self.machine.state() == State::Idle;
         let became_ready = self.machine.learn(&entry, for_it);

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, Kind, timestamp, validate};
 use crate::clock::Timestamp;
 use crate::limits::Limits;
-use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount};
+use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount, ConversationReference};
 
 /// Members that the gateway sets, or removes. Their entries in `unknown_members` go as well: a `null`
 /// there says nothing that the stamp does not overrule, and bots that read names in any case
@@ -184,6 +184,16 @@ impl Draft {
         }
     }
 
+    /// The same activity, with what it is about: a conversation reference, which the draft has not yet.
+    #[must_use]
+    pub fn relating_to(mut self, reference: &ConversationReference) -> Self {
+        let mut fields = Fields(BytesMut::with_capacity(self.encoded_len_hint()));
+        fields.0.put_slice(&self.body);
+        fields.message(tag::RELATES_TO, reference);
+        self.body = fields.0.freeze();
+        self
+    }
+
     /// SHA-256 over all that was sent: the same request has the same hash, whatever order its members
     /// had.
     #[must_use]
@@ -278,6 +288,7 @@ mod tag {
     pub(super) const CONVERSATION: u32 = 11;
     pub(super) const REPLY_TO_ID: u32 = 12;
     pub(super) const LOCALE: u32 = 18;
+    pub(super) const RELATES_TO: u32 = 34;
     pub(super) const UNKNOWN_MEMBERS: u32 = 100;
 }
 

@@ -19,6 +19,18 @@ pub struct Bot {
     pub delivery_deadline: Option<Duration>,
     /// Attempts before a delivery to it is parked. Absent: the limit of that name.
     pub delivery_attempts: Option<u32>,
+    /// Whom it hears in a conversation with several bots.
+    pub hears: Hears,
+}
+
+/// Whom a bot hears. Never itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hears {
+    /// Users, and who joins and leaves.
+    #[default]
+    Users,
+    /// Other bots as well.
+    Everyone,
 }
 
 pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
@@ -39,12 +51,19 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
             .take("delivery_attempts")
             .and_then(|value| value.count(DELIVERY_ATTEMPTS))
             .and_then(|attempts| u32::try_from(attempts).ok());
+        let hears = table
+            .take("hears")
+            .and_then(|value| {
+                value.choice(&[("users", Hears::Users), ("everyone", Hears::Everyone)])
+            })
+            .unwrap_or_default();
         table.finish();
         bots.values.extend(id.map(|id| Bot {
             id: id.into(),
             name: name.map(str::to_owned),
             delivery_deadline,
             delivery_attempts,
+            hears,
         }));
     }
     bots

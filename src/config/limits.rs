@@ -37,6 +37,9 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         attachment_files,
         attachment_retention,
         ack_ids,
+        conversation_bots,
+        bot_run,
+        bot_handovers,
         commit_sends,
         key_bytes,
         hello_timeout,
@@ -83,6 +86,10 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         Duration::ZERO..=36_500 * DAY,
     );
     count(t, "ack_ids", ack_ids, 1..=100_000);
+    count(t, "conversation_bots", conversation_bots, 1..=64);
+    // Zero: no bot hears another, and only backends hand over.
+    count(t, "bot_run", bot_run, 0..=1_000_000);
+    count(t, "bot_handovers", bot_handovers, 0..=1_000_000);
     count(t, "commit_sends", commit_sends, 1..=1_000);
     size(t, "key_bytes", key_bytes, 16..=4 * KIB);
     time(t, "hello_timeout", hello_timeout, SECOND..=MINUTE);

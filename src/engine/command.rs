@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::activity::Draft;
 use crate::clock::Timestamp;
+use crate::engine::bots::ChangeBots;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::session::{self, Appended, Session, Subscriber};
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Detach(session::Number),
     /// Credit was granted to a session of this subscriber.
     Granted(Subscriber),
+    /// A bot joins, leaves or hands over.
+    Bots(Box<ChangeBots>),
     Follow {
         conversation: ConversationKey,
         reply: oneshot::Sender<Result<Followed, Error>>,

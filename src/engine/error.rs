@@ -34,6 +34,27 @@ pub enum Error {
     /// More than one bot takes part, and the caller named none.
     #[error("conversation `{0}` has more than one bot; name the one that speaks in `bot_id`")]
     BotAmbiguous(ConversationKey),
+    /// No bot takes part, and the caller named none.
+    #[error("conversation `{0}` has no bot; add one")]
+    NoBot(ConversationKey),
+    /// A conversation is to be handed over from a bot to itself.
+    #[error("bot `{0}` cannot hand over to itself; name another one in `to_bot_id`")]
+    SameBot(BotId),
+    /// There are as many bots in a conversation as it may have.
+    #[error("the conversation has its most bots, `{limit}`; remove one first")]
+    TooManyBots {
+        /// Limit `conversation_bots`.
+        limit: usize,
+    },
+    /// Bots have handed a conversation over again and again, and nobody said anything meanwhile.
+    #[error(
+        "bots have handed the conversation over `{limit}` times since its channel last posted; let a \
+         backend hand it over, or wait for the user"
+    )]
+    BotsLoop {
+        /// Limit `bot_handovers`.
+        limit: u32,
+    },
     /// A group conversation on a channel that did not declare groups.
     #[error("channel `{0}` did not declare the capability `groups`")]
     GroupsUnsupported(ChannelId),

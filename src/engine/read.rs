@@ -136,13 +136,24 @@ impl Engine {
         )
     }
 
-    /// The account of the bot that a channel's new conversations begin with.
+    /// Whether someone is called as a registered bot is.
     #[must_use]
-    pub fn bot_of(&self, channel: &ChannelId) -> Option<v1::ChannelAccount> {
+    pub fn is_bot(&self, id: &str) -> bool {
         let settings = self.settings().look();
-        let channel = settings.channels.get(channel)?;
-        let bot = settings.bots.get(&channel.bot)?;
-        Some(bot.account.clone())
+        let mut bots = settings.bots.values();
+        bots.any(|bot| bot.account.id.as_deref() == Some(id))
+    }
+
+    /// The accounts of the bots that a channel's new conversations begin with; the first comes first.
+    #[must_use]
+    pub fn bots_of(&self, channel: &ChannelId) -> Vec<v1::ChannelAccount> {
+        let settings = self.settings().look();
+        let Some(channel) = settings.channels.get(channel) else {
+            return Vec::new();
+        };
+        let bots = std::iter::once(&channel.bot).chain(&channel.also);
+        let accounts = bots.filter_map(|bot| settings.bots.get(bot));
+        accounts.map(|bot| bot.account.clone()).collect()
     }
 
     /// A place among those who watch conversations, if there is one. It is free again when dropped.

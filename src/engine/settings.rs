@@ -35,6 +35,12 @@ impl Settings {
         let bot = self.bots.get(bot);
         bot.map_or(self.limits.delivery_deadline, |bot| bot.delivery_deadline)
     }
+
+    /// Whom a bot hears; of one that is not registered any more, users.
+    #[must_use]
+    pub fn hears(&self, bot: &BotId) -> Hears {
+        self.bots.get(bot).map_or(Hears::Users, |bot| bot.hears)
+    }
 }
 
 /// A registered bot.
@@ -46,6 +52,18 @@ pub struct Bot {
     pub delivery_deadline: Duration,
     /// Attempts before a delivery is parked in the dead letters.
     pub delivery_attempts: u32,
+    /// Whom it hears in a conversation with several bots.
+    pub hears: Hears,
+}
+
+/// Whom a bot hears. Never itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hears {
+    /// What the channel posts: users, and who joins and leaves.
+    #[default]
+    Users,
+    /// That, and what other bots say, as far as limit `bot_run` goes.
+    Everyone,
 }
 
 /// A configured channel.
@@ -53,6 +71,8 @@ pub struct Bot {
 pub struct Channel {
     /// The bot its conversations are routed to.
     pub bot: BotId,
+    /// Bots that its new conversations begin with besides.
+    pub also: Vec<BotId>,
     /// What it can do, by configuration.
     pub capabilities: v1::ChannelCapabilities,
     /// How what bots say reaches users.

@@ -13,6 +13,7 @@
 
 mod acknowledge;
 mod append;
+mod bots;
 mod change;
 mod dispatch;
 mod filter;
@@ -405,6 +406,7 @@ impl Shard {
                 let number = self.subscriber(&subscriber);
                 round.pump.push(number);
             }
+            Command::Bots(change) => self.change_bots(*change, round),
             Command::Follow {
                 conversation,
                 reply,

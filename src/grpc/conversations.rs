@@ -41,6 +41,22 @@ impl Service {
         Self { engine }
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The key that makes a call safe to repeat, if it has one.
+    pub(super) fn once(&self, request_id: String) -> Result<Option<String>, Failure> {
+        let (length, limit) = (request_id.len(), self.engine.limits().key_bytes);
+        if length > limit {
+            return Err(Failure::RequestInvalid {
+                field: "request_id",
+                problem: format!("has {length} bytes, more than `key_bytes={limit}`"),
+            });
+        }
+        Ok((!request_id.is_empty()).then_some(request_id))
+    }
+
     /// A conversation, if the caller may see it; otherwise it is as unknown as one that is not there.
     fn visible(&self, caller: &Principal, key: &ConversationKey) -> Result<Conversation, Failure> {
         let conversation = self.engine.conversation(key)?;
@@ -89,14 +105,7 @@ impl Service {
         if !caller.may_speak_for_all() {
             self.visible(caller, &said.key)?;
         }
-        let (length, limit) = (said.request_id.len(), self.engine.limits().key_bytes);
-        if length > limit {
-            return Err(Failure::RequestInvalid {
-                field: "request_id",
-                problem: format!("has {length} bytes, more than `key_bytes={limit}`"),
-            });
-        }
-        let once = (!said.request_id.is_empty()).then_some(said.request_id);
+        let once = self.once(said.request_id)?;
         let sent = self
             .engine
             .send_activity(said.key, bot, said.reference, once, said.activity);
@@ -175,6 +184,39 @@ impl ConversationService for Service {
                 appended: Some(convert::appended(&appended)),
                 repeated_send: appended.repeated,
             })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn add_bot(
+        &self,
+        request: Request<v1::AddBotRequest>,
+    ) -> Result<Response<v1::AddBotResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.add(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn remove_bot(
+        &self,
+        request: Request<v1::RemoveBotRequest>,
+    ) -> Result<Response<v1::RemoveBotResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.remove(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<v1::HandOverRequest>,
+    ) -> Result<Response<v1::HandOverResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.pass_on(&caller, request.into_inner()).await
         };
         answered(&self.engine, answer.await)
     }
@@ -429,7 +471,7 @@ impl Drop for Watch {
     }
 }
 
-fn required(field: &'static str) -> Failure {
+pub(super) fn required(field: &'static str) -> Failure {
     Failure::RequestInvalid {
         field,
         problem: "is required".to_owned(),
@@ -505,7 +547,7 @@ fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     Ok(filter)
 }
 
-fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {
+pub(super) fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {
     let mut items = items.into_iter();
     items.next().filter(|_| items.next().is_none())
 }

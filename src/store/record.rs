@@ -38,6 +38,8 @@ pub struct ActivityRecord<'a> {
     pub activity: &'a [u8],
     /// The conversation's head after it, as [`encode_head`] gives it; or empty.
     pub head: &'a [u8],
+    /// Activities of bots in a row up to it; zero when it is not a bot's.
+    pub bot_run: u32,
 }
 
 /// A `storage.Head` that is not held as one, without its cursors.
@@ -53,6 +55,21 @@ pub struct HeadRecord {
     pub last_change: Sequence,
     /// The conversation is over.
     pub ended: bool,
+    /// Activities of bots in a row since the channel last posted.
+    pub bot_run: u32,
+    /// Times that bots handed the conversation over since then.
+    pub bot_handovers: u32,
+    /// Its last bot was removed.
+    pub vacant: bool,
+}
+
+/// Positions of a log: those after one, up to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The position before the first.
+    pub after: Sequence,
+    /// The last.
+    pub to: Sequence,
 }
 
 /// A `storage.Cursor` that is not held as one.
@@ -66,6 +83,10 @@ pub struct CursorRecord<'a> {
     pub attempts: u32,
     /// Something was skipped since the last one that was acked.
     pub after_gap: bool,
+    /// Everything after this was, or will be, handed to it.
+    pub since: Sequence,
+    /// What is finished beyond `finished`; of that, spans that end before it are not written.
+    pub done: &'a [Span],
 }
 
 /// Puts an activity as the value of its key.
@@ -78,6 +99,7 @@ pub fn put_activity(batch: &mut Batch, key: &Key<'_>, record: &ActivityRecord<'_
         put_bytes(to, 4, record.activity_id.as_bytes());
         put_bytes(to, 5, record.activity);
         put_bytes(to, 6, record.head);
+        put_number(to, 7, record.bot_run.into());
     });
 }
 
@@ -96,23 +118,44 @@ pub fn encode_head<'a>(
             (2, cursor.finished.0),
             (3, cursor.attempts.into()),
             (4, cursor.after_gap.into()),
+            (10, cursor.since.0),
         ];
         // Every tag is one byte.
         let bot_bytes = match cursor.bot_id.len() {
             0 => 0,
             bytes => 1 + encoded_len_varint(bytes as u64) + bytes,
         };
-        let number_bytes = numbers.iter().filter(|(_, number)| *number != 0);
-        let number_bytes = number_bytes.map(|(_, number)| 1 + encoded_len_varint(*number));
-        encode_varint((bot_bytes + number_bytes.sum::<usize>()) as u64, to);
+        let number_bytes: usize = numbers.iter().map(|(_, number)| number_len(*number)).sum();
+        let done = cursor.done.iter().filter(|span| span.to > cursor.finished);
+        let span_bytes = |span: &Span| number_len(span.after.0) + number_len(span.to.0);
+        // A span is two numbers, so that its length is one byte.
+        let done_bytes: usize = done.clone().map(|span| 2 + span_bytes(span)).sum();
+        encode_varint((bot_bytes + number_bytes + done_bytes) as u64, to);
         put_bytes(to, 1, cursor.bot_id.as_bytes());
         for (tag, number) in numbers {
             put_number(to, tag, number);
+        }
+        for span in done {
+            encode_key(11, WireType::LengthDelimited, to);
+            encode_varint(span_bytes(span) as u64, to);
+            put_number(to, 1, span.after.0);
+            put_number(to, 2, span.to.0);
         }
     }
     put_number(to, 4, head.retention_bucket.into());
     put_number(to, 5, head.last_change.0);
     put_number(to, 6, head.ended.into());
+    put_number(to, 7, head.bot_run.into());
+    put_number(to, 8, head.bot_handovers.into());
+    put_number(to, 9, head.vacant.into());
+}
+
+/// How many bytes [`put_number`] writes of a tag of one byte.
+fn number_len(number: u64) -> usize {
+    match number {
+        0 => 0,
+        number => 1 + encoded_len_varint(number),
+    }
 }
 
 fn put_bytes(to: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
@@ -214,6 +257,7 @@ mod tests {
             activity_id: "a1".into(),
             activity: Bytes::from(vec![5; 512]),
             head: Bytes::from_static(b"head"),
+            bot_run: 300,
         }
     }
 
@@ -253,6 +297,7 @@ mod tests {
                 activity_id: &record.activity_id,
                 activity: &record.activity,
                 head: &record.head,
+                bot_run: record.bot_run,
             };
             put_activity(&mut parts, &key, &record);
             assert_eq!(value(&parts), value(&whole));
@@ -261,11 +306,17 @@ mod tests {
 
     #[test]
     fn a_head_written_in_parts_is_the_same() {
+        let span = |after, to| storage::Span { after, to };
         let cursor = |bot_id: &str, finished, attempts, after_gap| storage::Cursor {
             bot_id: bot_id.to_owned(),
             finished,
             attempts,
             after_gap,
+            since: finished / 2,
+            done: match attempts {
+                0 => Vec::new(),
+                _ => vec![span(finished, finished + 1), span(300, u64::MAX)],
+            },
         };
         let long = "b".repeat(300);
         let head = |last_sequence, first_sequence, retention_bucket, cursors| storage::Head {
@@ -275,6 +326,9 @@ mod tests {
             retention_bucket,
             last_change_sequence: first_sequence / 3,
             ended: retention_bucket == u32::MAX,
+            bot_run: retention_bucket / 2,
+            bot_handovers: retention_bucket / 3,
+            vacant: retention_bucket == 9,
         };
         for head in [
             storage::Head::default(),
@@ -290,12 +344,26 @@ mod tests {
             ),
         ] {
             let mut parts = Vec::new();
-            let cursors = head.cursors.iter().map(|cursor| CursorRecord {
-                bot_id: &cursor.bot_id,
-                finished: Sequence(cursor.finished),
-                attempts: cursor.attempts,
-                after_gap: cursor.after_gap,
-            });
+            let done = |cursor: &storage::Cursor| -> Vec<Span> {
+                let done = cursor.done.iter().map(|span| Span {
+                    after: Sequence(span.after),
+                    to: Sequence(span.to),
+                });
+                done.collect()
+            };
+            let done: Vec<_> = head.cursors.iter().map(done).collect();
+            let cursors = head
+                .cursors
+                .iter()
+                .zip(&done)
+                .map(|(cursor, done)| CursorRecord {
+                    bot_id: &cursor.bot_id,
+                    finished: Sequence(cursor.finished),
+                    attempts: cursor.attempts,
+                    after_gap: cursor.after_gap,
+                    since: Sequence(cursor.since),
+                    done,
+                });
             encode_head(
                 &mut parts,
                 HeadRecord {
@@ -304,6 +372,9 @@ mod tests {
                     retention_bucket: head.retention_bucket,
                     last_change: Sequence(head.last_change_sequence),
                     ended: head.ended,
+                    bot_run: head.bot_run,
+                    bot_handovers: head.bot_handovers,
+                    vacant: head.vacant,
                 },
                 cursors,
             );

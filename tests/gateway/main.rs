@@ -22,4 +22,6 @@ mod channel;
 mod conversations;
 mod direct_line;
 mod direct_line_uploads;
+mod handover;
 mod operations;
+mod several_bots;

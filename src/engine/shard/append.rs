@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::{debug, info, warn};
 
+use super::bots::account;
 use super::once::Once;
 use super::queue::Lane;
 use super::residency::is_for;
@@ -169,16 +170,20 @@ impl Shard {
         let Subscriber::Bot(bot) = session.subscriber.clone() else {
             return Err(Error::ConversationUnknown(key));
         };
-        if !self.takes_part(slot, &bot) {
-            // A bot may not learn of conversations that are not its own.
-            return Err(Error::ConversationUnknown(key));
-        }
         let author = Author::Bot(bot.clone());
-        // Looked up before the fence: what was stored while the sender held the delivery stays its
-        // result, and nothing is written now.
+        // Looked up before the fence: what was stored while the sender held the delivery, or took part,
+        // stays its result, and nothing is written now.
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
+        }
+        if !self.takes_part(slot, &bot) {
+            return Err(match cites {
+                // It was removed, or has handed the conversation over, since.
+                Some(id) if self.held_by(session, id).is_none() => self.not_held(id),
+                // A bot may not learn of conversations that are not its own.
+                Some(_) | None => Error::ConversationUnknown(key),
+            });
         }
         let answered = match cites {
             Some(id) => match self.held_by(session, id) {
@@ -211,19 +216,19 @@ impl Shard {
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
         let bot = match bot {
-            Some(bot) if self.takes_part(slot, &bot) => bot,
-            Some(bot) => {
-                return Err(Error::BotAbsent {
-                    bot,
-                    conversation: key,
-                });
-            }
+            Some(bot) => bot,
             None => self.only_bot(slot)?,
         };
         let author = Author::Backend(bot.clone());
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
+        }
+        if !self.takes_part(slot, &bot) {
+            return Err(Error::BotAbsent {
+                bot,
+                conversation: key,
+            });
         }
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
@@ -235,29 +240,6 @@ impl Shard {
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
-    }
-
-    fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
-        let seats = &self.conversations[slot].seats;
-        seats
-            .iter()
-            .any(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
-    }
-
-    fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
-        let conversation = &self.conversations[slot];
-        let mut bots = conversation
-            .seats
-            .iter()
-            .filter_map(|seat| match &seat.reader {
-                // One that is not registered any more speaks no more.
-                Reader::Bot(bot) => self.settings.bots.contains_key(bot).then_some(bot),
-                Reader::Egress => None,
-            });
-        match (bots.next(), bots.next()) {
-            (Some(bot), None) => Ok(bot.clone()),
-            _ => Err(Error::BotAmbiguous(conversation.key.clone())),
-        }
     }
 
     /// Refuses appends while the disk has less room than the reserve. Acks are taken: they are small,
@@ -297,7 +279,10 @@ impl Shard {
         let channels = &self.settings.channels;
         let unknown = || Error::ChannelUnknown(key.channel.clone());
         let channel = channels.get(&key.channel).ok_or_else(unknown)?;
-        let mut cursors = vec![(Reader::Bot(channel.bot.clone()), Cursor::default())];
+        let bots = || std::iter::once(&channel.bot).chain(&channel.also);
+        let mut cursors: Vec<_> = bots()
+            .map(|bot| (Reader::Bot(bot.clone()), Cursor::default()))
+            .collect();
         if channel.outbound == Outbound::Queue {
             cursors.push((Reader::Egress, Cursor::default()));
         }
@@ -324,13 +309,13 @@ impl Shard {
             ended: false,
             newest_time: Timestamp::default(),
             cursors,
+            heard: Vec::new(),
+            bot_run: 0,
+            bot_handovers: 0,
+            vacant: false,
         };
-        let listings = [
-            ListBy::All,
-            ListBy::Channel(&key.channel),
-            ListBy::Bot(&channel.bot),
-        ];
-        for by in listings {
+        let listings = [ListBy::All, ListBy::Channel(&key.channel)];
+        for by in listings.into_iter().chain(bots().map(ListBy::Bot)) {
             let listing = Key::Listing {
                 by,
                 start: round.now,
@@ -394,7 +379,9 @@ impl Shard {
         let timestamp = self.conversations[slot].stamp(round.now);
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
-        let account = author.bot().and_then(|bot| self.settings.bots.get(bot));
+        let account = author
+            .bot()
+            .map(|bot| account(&self.settings, reference, bot));
         // An update or a deletion has the id of the message that it changes.
         let id = match &draft.id {
             Some(id) => id.as_str().into(),
@@ -405,7 +392,7 @@ impl Shard {
             timestamp,
             channel: conversation.key.channel.as_str(),
             conversation: conversation.account(),
-            from: account.map(|bot| &bot.account).or(reference.bot.as_ref()),
+            from: account.as_deref(),
             recipient: answered.recipient.as_ref().or(reference.user.as_ref()),
             reply_to_id: answered.reply_to_id.as_deref(),
             locale: answered.locale.as_deref().or(reference.locale.as_deref()),
@@ -415,7 +402,7 @@ impl Shard {
     }
 
     /// Appends an activity to the log and shows it to all who read it.
-    fn log(
+    pub(super) fn log(
         &mut self,
         slot: usize,
         author: Author,
@@ -439,9 +426,11 @@ impl Shard {
             Kind::EndOfConversation => conversation.ended = true,
             _ => {}
         }
+        conversation.note_author(&author);
         let entry = Arc::new(Entry {
             sequence,
             append_time: round.now,
+            bot_run: author.bot().map_or(0, |_| conversation.bot_run),
             author,
             activity_id: Arc::clone(&activity_id),
             activity,
@@ -459,9 +448,10 @@ impl Shard {
         if let Some(feed) = conversation.feed.upgrade() {
             round.publish(feed, &entry);
         }
+        self.note_bot_run(slot, &entry);
         for seat in 0..self.conversations[slot].seats.len() {
             let taken = &mut self.conversations[slot].seats[seat];
-            let is_for_it = is_for(&taken.reader, &entry);
+            let is_for_it = is_for(&self.settings, taken, &entry);
             if taken.subscription.learn(&entry, is_for_it) {
                 self.enqueue(slot, seat, Lane::Ready, round);
             }

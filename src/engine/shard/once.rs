@@ -26,9 +26,17 @@ impl Once {
         author: &Author,
         keyed: Option<Keyed>,
     ) -> Option<Self> {
-        let keyed = keyed?;
         // Keys are the bot's, whoever sends for it. The channel's scope is no bot's id.
-        let scope = author.bot().map_or("", BotId::as_str);
+        Self::scoped(conversation, author.bot().map_or("", BotId::as_str), keyed)
+    }
+
+    /// The same for keys of another scope, which must not be what a bot could be called.
+    pub(super) fn scoped(
+        conversation: ConversationNumber,
+        scope: &str,
+        keyed: Option<Keyed>,
+    ) -> Option<Self> {
+        let keyed = keyed?;
         Some(Self {
             digest: OnceDigest::new(conversation, scope, &keyed.key),
             keyed,

@@ -12,9 +12,10 @@ use crate::engine::command::Followed;
 use crate::engine::conversation::{Conversation, Reader, Seat, Stored};
 use crate::engine::delivery::{self, Cursor, Subscription};
 use crate::engine::error::Error;
+use crate::engine::heard::Heard;
 use crate::engine::log::{self, Page};
 use crate::engine::round::Round;
-use crate::engine::settings::{Channel, Outbound};
+use crate::engine::settings::{Channel, Hears, Outbound, Settings};
 use crate::id::{ConversationKey, Sequence};
 use crate::store::keys::{Key, ListBy};
 use crate::store::{Durability, Order};
@@ -58,6 +59,9 @@ impl Shard {
             bucket: stored.bucket,
             last_change: stored.last_change,
             ended: stored.ended,
+            bot_run: stored.bot_run,
+            bot_handovers: stored.bot_handovers,
+            vacant: stored.vacant,
             stamped: stored.newest_time,
             seats,
             feed: Weak::new(),
@@ -95,7 +99,9 @@ impl Shard {
                 finished: stored.last,
                 ..Cursor::default()
             };
-            if !stored.bots().any(|bot| settings.bots.contains_key(bot)) {
+            let is_served = stored.bots().any(|bot| settings.bots.contains_key(bot));
+            // One that was made vacant stays so until a bot is added.
+            if !is_served && !stored.vacant {
                 let (by, start) = (ListBy::Bot(bot), stored.start_time);
                 let conversation = key;
                 let listing = Key::Listing {
@@ -113,8 +119,23 @@ impl Shard {
                 Outbound::Watch => readers.retain(|reader| !is_egress(reader)),
             }
         }
+        // Who joins now has no cursor there yet.
+        let heard = |reader: &Reader| {
+            let noted = stored
+                .heard
+                .iter()
+                .find(|(bot, _)| matches!(reader, Reader::Bot(of) if of == bot));
+            let is_bot = matches!(reader, Reader::Bot(_));
+            let is_new = is_bot && stored.cursors.iter().all(|(known, _)| known != reader);
+            match noted {
+                Some((_, heard)) => heard.clone(),
+                None if is_new => Heard::after(stored.last),
+                None => Heard::default(),
+            }
+        };
         let seat = |(reader, cursor): (Reader, Cursor)| Seat {
             subscriber: self.subscriber(&reader.subscriber(key)),
+            heard: heard(&reader),
             reader,
             subscription: Subscription::new(cursor, stored.last),
             avoid: None,
@@ -286,7 +307,7 @@ impl Shard {
                 return Err(gap(&conversation.key, after));
             }
             for entry in &entries {
-                let is_for_it = is_for(&taken.reader, entry);
+                let is_for_it = is_for(&self.settings, taken, entry);
                 taken.subscription.learn(entry, is_for_it);
             }
         }
@@ -313,11 +334,25 @@ pub(super) enum Filled {
 }
 
 /// Whether a reader is to be handed an entry.
-pub(super) fn is_for(reader: &Reader, entry: &log::Entry) -> bool {
-    match (reader, entry.author.bot()) {
-        // A bot is not told what bots say, itself included.
-        (Reader::Bot(_), author) => author.is_none(),
-        (Reader::Egress, author) => author.is_some(),
+///
+/// Says the same whenever it is asked: it looks at nothing that changes while the entry waits, but for
+/// the configuration.
+pub(super) fn is_for(settings: &Settings, seat: &Seat, entry: &log::Entry) -> bool {
+    let author = entry.author.bot();
+    let Reader::Bot(bot) = &seat.reader else {
+        return author.is_some();
+    };
+    if seat.heard.is_done(entry.sequence) {
+        return false;
+    }
+    match author {
+        None => true,
+        // What a bot says is never told to itself, whichever way it said it.
+        Some(author) => {
+            author != bot
+                && settings.hears(bot) == Hears::Everyone
+                && entry.bot_run <= settings.limits.bot_run
+        }
     }
 }
 
