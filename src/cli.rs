@@ -17,6 +17,7 @@ mod serve;
 mod dev;
 mod echo_bot;
 
+mod bots;
 mod chat;
 mod conversations;
 mod send;
@@ -65,6 +66,8 @@ enum Command {
     Tail(tail::Args),
     /// List conversations, the newest first
     Conversations(conversations::Args),
+    /// Add a bot to a conversation, remove one, or hand it over
+    Bots(bots::Args),
     /// Check a configuration without starting anything
     Check(check::Args),
     /// Make a token, and the hash of it that the configuration wants
@@ -116,6 +119,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Send(args) => send::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
+            Command::Bots(args) => bots::run(args, &connection, json).await,
             Command::Check(args) => check::run(&args, json),
             Command::Token(args) => token::run(&args, json),
             Command::Bench(args) => bench::run(args, &connection, json).await,

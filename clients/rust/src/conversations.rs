@@ -1,8 +1,23 @@
 //! Conversations, for backends and bots: speak first, read, and follow.
 
+/// Calls a method and takes the response out, or makes the status an error.
+macro_rules! call {
+    ($self:ident.$method:ident($request:expr)) => {
+        $self
+            .client
+            .conversation_service()
+            .$method($request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| $self.client.error(status))
+    };
+}
+
+mod membership;
 mod pages;
 mod watch;
 
+pub use membership::Changed;
 pub use watch::{Start, WatchStep};
 
 use crate::proto::{
@@ -59,19 +74,6 @@ impl From<ConversationReference> for Target {
     fn from(reference: ConversationReference) -> Self {
         Self::Reference(reference)
     }
-}
-
-/// Calls a method and takes the response out, or makes the status an error.
-macro_rules! call {
-    ($self:ident.$method:ident($request:expr)) => {
-        $self
-            .client
-            .conversation_service()
-            .$method($request)
-            .await
-            .map(tonic::Response::into_inner)
-            .map_err(|status| $self.client.error(status))
-    };
 }
 
 impl Conversations {
