@@ -644,6 +644,18 @@ async fn web_chats_see_each_bot_as_a_bot_and_nothing_of_who_joins() {
 }
 
 #[tokio::test]
+async fn no_user_of_a_web_chat_is_called_as_a_bot_that_may_join() {
+    let gateway = Gateway::start().await;
+    let chat = gateway.chat().await;
+    let line = gateway.line("site-one");
+    for (from, status) in [("other", 400), ("echo", 400), ("bea", 200)] {
+        let said = serde_json::json!({"type": "message", "text": "hi", "from": {"id": from}});
+        let answer = line.post(&chat.id, &said).await;
+        assert_eq!(answer.status, status, "{from}");
+    }
+}
+
+#[tokio::test]
 async fn backends_add_and_a_bot_may_leave() {
     let principal = |role: &str| {
         let digest = Digest::of(role);

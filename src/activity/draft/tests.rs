@@ -445,3 +445,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_an_activity_is_about_is_added_to_what_it_says() {
+    let draft = drafted(outbound, json!({"type": "event", "name": "n", "text": "t"}));
+    let reference = read(json!({"activityId": "a1", "bot": {"id": "b"}}));
+    let facts = Facts::new();
+    let finished = draft.relating_to(&reference).finish(&facts.stamp());
+    let activity = Activity::decode(finished).expect("an activity");
+    assert_eq!(activity.relates_to, Some(reference));
+    assert_eq!(
+        (activity.name.as_deref(), activity.text.as_deref()),
+        (Some("n"), Some("t"))
+    );
+}
