@@ -91,6 +91,7 @@ pub(super) fn conversation(key: &ConversationKey, stored: Conversation) -> v1::C
         start_time: Some(timestamp(stored.start_time)),
         last_sequence: stored.last.0,
         first_sequence: stored.first.0,
+        ended: stored.ended,
         reference: Some(stored.reference),
     }
 }

@@ -16,6 +16,7 @@ mod promise_11_slow_is_not_lost;
 mod promise_all_under_chaos;
 
 mod access;
+mod addressing;
 mod bad_input;
 mod changes;
 mod channel;
