@@ -3,6 +3,7 @@
 //! [`Engine`] is the cheap handle that every front door holds; [`Link`] is what a stream holds of it.
 //! Behind them, shards own the conversations: see `shard`.
 
+mod address;
 mod command;
 mod conversation;
 pub mod delivery;
@@ -37,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, KeyRange, Order, Store};
 
+pub use address::{Found, User};
 pub use command::{Backlog, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};

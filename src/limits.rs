@@ -33,6 +33,9 @@ pub struct Limits {
     pub commit_sends: usize,
     /// Longest idempotency key, in bytes. Default 256.
     pub key_bytes: usize,
+    /// Most conversations of a user that are looked at to find the one to speak in, those that started
+    /// last. Default 100.
+    pub user_conversations: usize,
     /// Longest wait for a stream's first frame. Default 10 s.
     pub hello_timeout: Duration,
     /// How often each side of a stream says it is alive; two missed end it. Default 20 s.
@@ -104,6 +107,7 @@ impl Default for Limits {
             ack_ids: 1_000,
             commit_sends: 64,
             key_bytes: 256,
+            user_conversations: 100,
             hello_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(20),
             watch_report_interval: Duration::from_secs(15),

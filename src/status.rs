@@ -254,6 +254,7 @@ pub fn row(error: &Error) -> Row {
         Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
         Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
         Error::ConversationUnknown(_) => ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::UserUnreachable { .. } => ("USER_UNREACHABLE", Code::NotFound, 404, Never),
         Error::ConversationEnded(_) => ("CONVERSATION_ENDED", Code::FailedPrecondition, 409, Never),
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),

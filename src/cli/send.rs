@@ -7,8 +7,8 @@ use anyhow::Context;
 use serde_json::json;
 use turnwire_client::conversations::Conversations;
 use turnwire_client::proto::{
-    Activity, ConversationName, ListConversationsRequest, SendActivityRequest,
-    list_conversations_request::Filter,
+    Activity, ConversationName, ListConversationsRequest, SendActivityRequest, UserTarget,
+    list_conversations_request::Filter, send_activity_request::Target,
 };
 
 use super::address::{self, Address};
@@ -24,7 +24,10 @@ pub(super) struct Args {
     /// Where to: CHANNEL/ID, or the ID alone with --channel [default: the newest conversation]
     #[arg(long, value_name = "CHANNEL/ID")]
     conversation: Option<String>,
-    /// The channel of --conversation, or of which to take the newest conversation
+    /// Whom to: this user of --channel, in the conversation that started last and has not ended
+    #[arg(long, requires = "channel", conflicts_with = "conversation")]
+    user: Option<String>,
+    /// The channel of --conversation or --user, or of which to take the newest conversation
     #[arg(long)]
     channel: Option<String>,
     /// The bot that speaks [default: the only bot of the conversation]
@@ -43,18 +46,19 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     let named = named(args.conversation.as_deref(), args.channel.as_deref())?;
     let client = connection.open().await?;
     let conversations = client.conversations();
-    let conversation = match named {
-        Some(conversation) => conversation,
-        None => newest(&conversations, args.channel).await?,
+    let target = match (named, args.user, args.channel) {
+        (Some(conversation), ..) => Target::from(conversation),
+        (None, Some(user), Some(channel)) => UserTarget::new(channel, user).into(),
+        (None, _, channel) => newest(&conversations, channel).await?.into(),
     };
     let request = SendActivityRequest {
         request_id: args.request_id.unwrap_or_default(),
-        target: Some(conversation.clone().into()),
+        target: Some(target),
         bot_id: args.bot.unwrap_or_default(),
         activity: Some(activity.into()),
     };
     let sent = conversations.send_request(request).await?;
-    let conversation = address::text(&conversation);
+    let conversation = address::text(&sent.conversation);
     if json {
         return output::json(&json!({
             "conversation": conversation,

@@ -39,6 +39,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         ack_ids,
         commit_sends,
         key_bytes,
+        user_conversations,
         hello_timeout,
         heartbeat_interval,
         watch_report_interval,
@@ -85,6 +86,7 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     count(t, "ack_ids", ack_ids, 1..=100_000);
     count(t, "commit_sends", commit_sends, 1..=1_000);
     size(t, "key_bytes", key_bytes, 16..=4 * KIB);
+    count(t, "user_conversations", user_conversations, 1..=10_000);
     time(t, "hello_timeout", hello_timeout, SECOND..=MINUTE);
     time(
         t,

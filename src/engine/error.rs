@@ -20,6 +20,17 @@ pub enum Error {
     /// The channel has not started such a conversation, or the caller may not see it.
     #[error("no conversation `{0}`; its channel starts it by posting to it")]
     ConversationUnknown(ConversationKey),
+    /// The user is in no conversation that could be spoken in.
+    #[error(
+        "user `{user}` of channel `{channel}` is in no conversation that the bot can speak in; the \
+         channel starts one"
+    )]
+    UserUnreachable {
+        /// The user's id on the channel.
+        user: String,
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The conversation is over, and its channel takes nothing more from users then.
     #[error("conversation `{0}` has ended; start another one")]
     ConversationEnded(ConversationKey),

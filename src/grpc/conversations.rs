@@ -1,5 +1,8 @@
 //! `turnwire.v1.ConversationService`: speaking first, reading and following.
 
+mod address;
+mod say;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,13 +26,10 @@ use crate::proto::server::watch_conversation_response::Step;
 use crate::proto::server::{ListActivitiesResponse, WatchConversationResponse};
 use crate::proto::v1;
 use crate::proto::v1::list_conversations_request::Filter as Asked;
-use crate::proto::v1::send_activity_request::Target;
 use crate::proto::v1::watch_conversation_request::Start as AskedStart;
 use crate::status::Failure;
 use crate::store::Order;
-
-/// Largest conversation reference a send may bring, in bytes: it becomes part of the activity.
-const REFERENCE_BYTES: usize = 16 * 1024;
+use say::Said;
 
 /// The service.
 pub(super) struct Service {
@@ -64,53 +64,14 @@ impl Service {
         activity.r#type = Some(kind.as_str().to_owned());
         activity.id = Some(request.activity_id);
         let said = Said {
-            key: convert::key(request.conversation, "conversation")?,
-            reference: None,
+            target: address::Target::named(request.conversation)?,
             bot_id: request.bot_id,
             request_id: request.request_id,
             activity,
         };
-        self.say(caller, said).await
+        let (_, appended) = self.say(caller, said).await?;
+        Ok(appended)
     }
-
-    /// Appends what a caller wants said, if it may speak for the bot.
-    async fn say(&self, caller: &Principal, said: Said) -> Result<Appended, Failure> {
-        let bot = (!said.bot_id.is_empty()).then(|| BotId::from(said.bot_id));
-        // A principal that is one bot speaks for that bot unless it says otherwise.
-        let bot = bot.or_else(|| only(caller.bots()).cloned());
-        let (allowed, needs) = match &bot {
-            Some(bot) => (
-                caller.may_speak_for(bot),
-                format!("`backend` or `bot:{bot}`"),
-            ),
-            None => (caller.may_speak_for_all(), "`backend`".to_owned()),
-        };
-        require(allowed, caller, &needs)?;
-        if !caller.may_speak_for_all() {
-            self.visible(caller, &said.key)?;
-        }
-        let (length, limit) = (said.request_id.len(), self.engine.limits().key_bytes);
-        if length > limit {
-            return Err(Failure::RequestInvalid {
-                field: "request_id",
-                problem: format!("has {length} bytes, more than `key_bytes={limit}`"),
-            });
-        }
-        let once = (!said.request_id.is_empty()).then_some(said.request_id);
-        let sent = self
-            .engine
-            .send_activity(said.key, bot, said.reference, once, said.activity);
-        Ok(sent.await?)
-    }
-}
-
-/// What a caller wants said.
-struct Said {
-    key: ConversationKey,
-    reference: Option<Box<v1::ConversationReference>>,
-    bot_id: String,
-    request_id: String,
-    activity: Box<v1::Activity>,
 }
 
 #[tonic::async_trait]
@@ -122,18 +83,17 @@ impl ConversationService for Service {
         let answer = async {
             let caller = caller(&request)?;
             let request = request.into_inner();
-            let (key, reference) = target(request.target)?;
             let said = Said {
-                key,
-                reference,
+                target: address::Target::of_send(request.target)?,
                 bot_id: request.bot_id,
                 request_id: request.request_id,
                 activity: request.activity.ok_or_else(|| required("activity"))?,
             };
-            let appended = self.say(&caller, said).await?;
+            let (key, appended) = self.say(&caller, said).await?;
             Ok(v1::SendActivityResponse {
                 appended: Some(convert::appended(&appended)),
                 repeated_send: appended.repeated,
+                conversation: Some(convert::name(&key)),
             })
         };
         answered(&self.engine, answer.await)
@@ -190,6 +150,17 @@ impl ConversationService for Service {
             Ok(v1::GetConversationResponse {
                 conversation: Some(convert::conversation(&key, conversation)),
             })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn get_conversation_reference(
+        &self,
+        request: Request<v1::GetConversationReferenceRequest>,
+    ) -> Result<Response<v1::GetConversationReferenceResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.reference(&caller, request.into_inner())
         };
         answered(&self.engine, answer.await)
     }
@@ -436,32 +407,6 @@ fn required(field: &'static str) -> Failure {
     }
 }
 
-/// Where to send, and the reference to apply, if one was given.
-fn target(
-    target: Option<Target>,
-) -> Result<(ConversationKey, Option<Box<v1::ConversationReference>>), Failure> {
-    match target.ok_or_else(|| required("target"))? {
-        Target::Conversation(name) => Ok((convert::key(Some(name), "conversation")?, None)),
-        Target::Reference(reference) => {
-            let conversation = reference.conversation.as_ref().and_then(|c| c.id.clone());
-            let name = v1::ConversationName {
-                channel_id: reference.channel_id.clone().unwrap_or_default(),
-                conversation_id: conversation.unwrap_or_default(),
-            };
-            let key = convert::key(Some(name), "reference")?;
-            let bytes = reference.encoded_len();
-            if bytes > REFERENCE_BYTES {
-                let problem = format!("has {bytes} bytes, more than {REFERENCE_BYTES}");
-                return Err(Failure::RequestInvalid {
-                    field: "reference",
-                    problem,
-                });
-            }
-            Ok((key, Some(Box::new(reference))))
-        }
-    }
-}
-
 /// What to list, if the caller may. Without a filter: all that the caller may see.
 fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     let checked = |field: &'static str, id: String| match validate::id(field, &id) {
@@ -503,6 +448,12 @@ fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     };
     require(allowed, caller, &needs)?;
     Ok(filter)
+}
+
+/// The bot that a call is about: the one it names, or else the one that the caller is.
+fn speaker(caller: &Principal, named: String) -> Option<BotId> {
+    let named = (!named.is_empty()).then(|| BotId::from(named));
+    named.or_else(|| only(caller.bots()).cloned())
 }
 
 fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {

@@ -7,7 +7,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::{Batch, Error, Key};
 use crate::clock::Timestamp;
 use crate::id::Sequence;
-use crate::proto::storage;
+use crate::proto::{storage, v1};
 
 /// The layout this gateway reads and writes. 1, of before the first release, had names in all keys.
 pub const FORMAT: u32 = 2;
@@ -163,6 +163,15 @@ pub fn decode_conversation(key: &Key<'_>, value: Bytes) -> Result<storage::Conve
 ///
 /// [`Error::Corrupt`] naming `key`.
 pub fn decode_activity(key: &Key<'_>, value: Bytes) -> Result<storage::Activity, Error> {
+    decode(key, value)
+}
+
+/// Reads the value of a [`Key::Member`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_member(key: &Key<'_>, value: Bytes) -> Result<v1::ChannelAccount, Error> {
     decode(key, value)
 }
 

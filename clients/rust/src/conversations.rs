@@ -7,9 +7,11 @@ pub use watch::{Start, WatchStep};
 
 use crate::proto::{
     Activity, Appended, Conversation, ConversationName, ConversationReference,
-    DeleteActivityRequest, GetConversationRequest, ListActivitiesRequest, ListActivitiesResponse,
-    ListConversationsRequest, ListConversationsResponse, ListMembersRequest, ListMembersResponse,
-    SendActivityRequest, UpdateActivityRequest, send_activity_request::Target,
+    DeleteActivityRequest, GetConversationReferenceRequest, GetConversationRequest,
+    ListActivitiesRequest, ListActivitiesResponse, ListConversationsRequest,
+    ListConversationsResponse, ListMembersRequest, ListMembersResponse, SendActivityRequest,
+    UpdateActivityRequest, UserTarget,
+    get_conversation_reference_request::Target as ReferenceTarget, send_activity_request::Target,
 };
 use crate::{Client, Error};
 
@@ -34,6 +36,8 @@ impl Client {
 pub struct Sent {
     /// The activity's id and sequence.
     pub appended: Appended,
+    /// The conversation it is in.
+    pub conversation: ConversationName,
     /// An earlier call had the same request id: nothing was appended now.
     pub repeated: bool,
 }
@@ -58,6 +62,35 @@ impl From<ConversationName> for Target {
 impl From<ConversationReference> for Target {
     fn from(reference: ConversationReference) -> Self {
         Self::Reference(reference)
+    }
+}
+
+impl UserTarget {
+    /// Names a user of a channel.
+    #[must_use]
+    pub fn new(channel_id: impl Into<String>, user_id: impl Into<String>) -> Self {
+        Self {
+            channel_id: channel_id.into(),
+            user_id: user_id.into(),
+        }
+    }
+}
+
+impl From<UserTarget> for Target {
+    fn from(user: UserTarget) -> Self {
+        Self::User(user)
+    }
+}
+
+impl From<ConversationName> for ReferenceTarget {
+    fn from(name: ConversationName) -> Self {
+        Self::Conversation(name)
+    }
+}
+
+impl From<UserTarget> for ReferenceTarget {
+    fn from(user: UserTarget) -> Self {
+        Self::User(user)
     }
 }
 
@@ -88,7 +121,7 @@ impl Conversations {
         activity: impl Into<Box<Activity>>,
     ) -> Result<Sent, Error> {
         let request = UpdateActivityRequest {
-            conversation: Some(conversation),
+            conversation: Some(conversation.clone()),
             activity_id: activity_id.into(),
             activity: Some(activity.into()),
             ..Default::default()
@@ -98,6 +131,7 @@ impl Conversations {
             appended: updated
                 .appended
                 .ok_or(Error::Protocol("an update without its position"))?,
+            conversation,
             repeated: updated.repeated_send,
         })
     }
@@ -113,7 +147,7 @@ impl Conversations {
         activity_id: impl Into<String>,
     ) -> Result<Sent, Error> {
         let request = DeleteActivityRequest {
-            conversation: Some(conversation),
+            conversation: Some(conversation.clone()),
             activity_id: activity_id.into(),
             ..Default::default()
         };
@@ -122,6 +156,7 @@ impl Conversations {
             appended: deleted
                 .appended
                 .ok_or(Error::Protocol("a deletion without its position"))?,
+            conversation,
             repeated: deleted.repeated_send,
         })
     }
@@ -157,6 +192,7 @@ impl Conversations {
             appended: response
                 .appended
                 .ok_or(Error::Protocol("a send without its position"))?,
+            conversation: response.conversation.unwrap_or_default(),
             repeated: response.repeated_send,
         })
     }
@@ -173,6 +209,25 @@ impl Conversations {
         call!(self.get_conversation(request))?
             .conversation
             .ok_or(Error::Protocol("an answer without the conversation"))
+    }
+
+    /// Returns what leads the only bot of a conversation back to it, to be kept and sent to later. The
+    /// conversation is named, or is the one to speak to a user in.
+    ///
+    /// # Errors
+    ///
+    /// As `GetConversationReference` lists them.
+    pub async fn reference(
+        &self,
+        of: impl Into<ReferenceTarget>,
+    ) -> Result<ConversationReference, Error> {
+        let request = GetConversationReferenceRequest {
+            target: Some(of.into()),
+            ..Default::default()
+        };
+        call!(self.get_conversation_reference(request))?
+            .reference
+            .ok_or(Error::Protocol("an answer without the reference"))
     }
 
     /// Returns a page of conversations, the one started last first.

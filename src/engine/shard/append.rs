@@ -42,6 +42,17 @@ pub(super) struct Answered {
     locale: Option<String>,
 }
 
+impl Answered {
+    /// What a conversation reference leads back to.
+    pub(super) fn of(reference: Option<v1::ConversationReference>) -> Self {
+        reference.map_or_else(Self::default, |reference| Self {
+            reply_to_id: reference.activity_id,
+            recipient: reference.user,
+            locale: reference.locale,
+        })
+    }
+}
+
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append {
@@ -210,16 +221,7 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
-        let bot = match bot {
-            Some(bot) if self.takes_part(slot, &bot) => bot,
-            Some(bot) => {
-                return Err(Error::BotAbsent {
-                    bot,
-                    conversation: key,
-                });
-            }
-            None => self.only_bot(slot)?,
-        };
+        let bot = self.speaker(slot, bot, reference.as_deref())?;
         let author = Author::Backend(bot.clone());
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
@@ -227,11 +229,7 @@ impl Shard {
         }
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
-        let answered = reference.map_or_else(Answered::default, |reference| Answered {
-            reply_to_id: reference.activity_id,
-            recipient: reference.user,
-            locale: reference.locale,
-        });
+        let answered = Answered::of(reference.map(|reference| *reference));
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
@@ -242,6 +240,30 @@ impl Shard {
         seats
             .iter()
             .any(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
+    }
+
+    /// The bot that a backend speaks for: the one it names, or the only one there, or of several the one
+    /// that the reference was taken from.
+    pub(super) fn speaker(
+        &self,
+        slot: usize,
+        named: Option<BotId>,
+        reference: Option<&v1::ConversationReference>,
+    ) -> Result<BotId, Error> {
+        match named {
+            Some(bot) if self.takes_part(slot, &bot) => Ok(bot),
+            Some(bot) => Err(Error::BotAbsent {
+                bot,
+                conversation: self.conversations[slot].key.clone(),
+            }),
+            None => self.only_bot(slot).or_else(|ambiguous| {
+                let account = reference.and_then(|reference| reference.bot.as_ref());
+                let bot = account.and_then(|account| account.id.as_deref());
+                let bot = bot.map(BotId::from);
+                let bot = bot.filter(|bot| self.takes_part(slot, bot));
+                bot.ok_or(ambiguous)
+            }),
+        }
     }
 
     fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
