@@ -15,6 +15,7 @@ mod read;
 mod reload;
 mod retry;
 mod round;
+pub mod schedule;
 pub mod session;
 pub mod settings;
 mod shard;

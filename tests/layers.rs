@@ -95,8 +95,11 @@ const FENCES: [Fence; 7] = [
             "engine/address.rs",
             "engine/conversation.rs",
             "engine/read.rs",
+            "engine/schedule.rs",
             "engine/shard/append.rs",
             "engine/shard/change.rs",
+            "engine/shard/due.rs",
+            "engine/shard/schedule.rs",
             // Pages are bounded in encoded bytes.
             "grpc/conversations",
             "proto/codec.rs",

@@ -139,6 +139,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             "USER_UNREACHABLE" => {
                 Some("`turnwire conversations --channel CHANNEL --user USER` lists the user's")
             }
+            "SCHEDULE_UNKNOWN" => Some("`turnwire scheduled list` lists those that wait"),
             "CHANNEL_UNKNOWN" => Some("the gateway's configuration names its channels"),
             _ => None,
         },

@@ -10,6 +10,7 @@ use crate::activity::Draft;
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::schedule::{Cancel, Cancelled, Schedule, Sent};
 use crate::engine::session::{self, Appended, Session, Subscriber};
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
@@ -21,6 +22,8 @@ use crate::store::record;
 pub(crate) enum Command {
     Append(Box<Append>),
     Commit(Box<Commit>),
+    Schedule(Box<Schedule>, oneshot::Sender<Result<Sent, Error>>),
+    Cancel(Cancel, oneshot::Sender<Result<Cancelled, Error>>),
     Ack(Acknowledge),
     Nack(Acknowledge, Nack),
     Extend {

@@ -2,6 +2,7 @@
 
 mod address;
 mod say;
+mod schedule;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -69,8 +70,7 @@ impl Service {
             request_id: request.request_id,
             activity,
         };
-        let (_, appended) = self.say(caller, said).await?;
-        Ok(appended)
+        self.say(caller, said).await
     }
 }
 
@@ -83,18 +83,14 @@ impl ConversationService for Service {
         let answer = async {
             let caller = caller(&request)?;
             let request = request.into_inner();
+            let times = schedule::times(request.deliver_at, request.expire_at)?;
             let said = Said {
                 target: address::Target::of_send(request.target)?,
                 bot_id: request.bot_id,
                 request_id: request.request_id,
                 activity: request.activity.ok_or_else(|| required("activity"))?,
             };
-            let (key, appended) = self.say(&caller, said).await?;
-            Ok(v1::SendActivityResponse {
-                appended: Some(convert::appended(&appended)),
-                repeated_send: appended.repeated,
-                conversation: Some(convert::name(&key)),
-            })
+            self.send(&caller, said, times).await
         };
         answered(&self.engine, answer.await)
     }
@@ -135,6 +131,28 @@ impl ConversationService for Service {
                 appended: Some(convert::appended(&appended)),
                 repeated_send: appended.repeated,
             })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn cancel_scheduled_activity(
+        &self,
+        request: Request<v1::CancelScheduledActivityRequest>,
+    ) -> Result<Response<v1::CancelScheduledActivityResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.cancel(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn list_scheduled_activities(
+        &self,
+        request: Request<v1::ListScheduledActivitiesRequest>,
+    ) -> Result<Response<v1::ListScheduledActivitiesResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.scheduled(&caller, request.into_inner())
         };
         answered(&self.engine, answer.await)
     }

@@ -184,6 +184,24 @@ pub fn decode_idempotency(key: &Key<'_>, value: Bytes) -> Result<storage::Idempo
     decode(key, value)
 }
 
+/// Reads the value of a [`Key::Scheduled`]; what it holds encoded shares the memory of `value`.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_scheduled(key: &Key<'_>, value: Bytes) -> Result<storage::Scheduled, Error> {
+    decode(key, value)
+}
+
+/// Reads the value of a [`Key::Idempotency`] that was kept for the end of a scheduled send.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_schedule_end(key: &Key<'_>, value: Bytes) -> Result<storage::ScheduleEnd, Error> {
+    decode(key, value)
+}
+
 /// Reads the value of a [`Key::DeadLetter`].
 ///
 /// # Errors

@@ -27,6 +27,7 @@ async fn tell(
         target: Some(Target::User(ann(channel))),
         bot_id: "echo".to_owned(),
         activity: Some(message(said).into()),
+        ..Default::default()
     };
     let sent = within("a send", wire.conversations().send_activity(request)).await?;
     Ok(sent.into_inner())

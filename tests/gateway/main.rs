@@ -24,3 +24,4 @@ mod conversations;
 mod direct_line;
 mod direct_line_uploads;
 mod operations;
+mod scheduled;

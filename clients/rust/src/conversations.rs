@@ -6,11 +6,12 @@ mod watch;
 pub use watch::{Start, WatchStep};
 
 use crate::proto::{
-    Activity, Appended, Conversation, ConversationName, ConversationReference,
-    DeleteActivityRequest, GetConversationReferenceRequest, GetConversationRequest,
-    ListActivitiesRequest, ListActivitiesResponse, ListConversationsRequest,
-    ListConversationsResponse, ListMembersRequest, ListMembersResponse, SendActivityRequest,
-    UpdateActivityRequest, UserTarget,
+    Activity, Appended, CancelScheduledActivityRequest, CancelScheduledActivityResponse,
+    Conversation, ConversationName, ConversationReference, DeleteActivityRequest,
+    GetConversationReferenceRequest, GetConversationRequest, ListActivitiesRequest,
+    ListActivitiesResponse, ListConversationsRequest, ListConversationsResponse,
+    ListMembersRequest, ListMembersResponse, ListScheduledActivitiesRequest,
+    ListScheduledActivitiesResponse, SendActivityRequest, UpdateActivityRequest, UserTarget,
     get_conversation_reference_request::Target as ReferenceTarget, send_activity_request::Target,
 };
 use crate::{Client, Error};
@@ -39,6 +40,26 @@ pub struct Sent {
     /// The conversation it is in.
     pub conversation: ConversationName,
     /// An earlier call had the same request id: nothing was appended now.
+    pub repeated: bool,
+}
+
+/// What became of a send that may wait for its time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sending {
+    /// It is in the log.
+    Now(Sent),
+    /// It is kept, durably, and will be sent when its time has come.
+    Later(Scheduled),
+}
+
+/// A send that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Names it in its conversation: with this it can be taken back.
+    pub schedule_id: String,
+    /// The conversation it will go to.
+    pub conversation: ConversationName,
+    /// An earlier call had the same request id: it is that one's.
     pub repeated: bool,
 }
 
@@ -173,28 +194,72 @@ impl Conversations {
         target: impl Into<Target>,
         activity: impl Into<Box<Activity>>,
     ) -> Result<Sent, Error> {
-        self.send_request(SendActivityRequest {
+        let request = SendActivityRequest {
             target: Some(target.into()),
             activity: Some(activity.into()),
             ..SendActivityRequest::default()
-        })
-        .await
+        };
+        match self.send_request(request).await? {
+            Sending::Now(sent) => Ok(sent),
+            Sending::Later(_) => Err(Error::Protocol("a send without times that waits for one")),
+        }
     }
 
-    /// Appends an activity, with everything the call offers.
+    /// Appends an activity, with everything the call offers: with `deliver_at` in the future, when that
+    /// has come.
     ///
     /// # Errors
     ///
     /// As `SendActivity` lists them.
-    pub async fn send_request(&self, request: SendActivityRequest) -> Result<Sent, Error> {
+    pub async fn send_request(&self, request: SendActivityRequest) -> Result<Sending, Error> {
         let response = call!(self.send_activity(request))?;
-        Ok(Sent {
-            appended: response
-                .appended
-                .ok_or(Error::Protocol("a send without its position"))?,
-            conversation: response.conversation.unwrap_or_default(),
-            repeated: response.repeated_send,
-        })
+        let conversation = response.conversation.unwrap_or_default();
+        let repeated = response.repeated_send;
+        match (response.appended, response.schedule_id) {
+            (Some(appended), _) => Ok(Sending::Now(Sent {
+                appended,
+                conversation,
+                repeated,
+            })),
+            (None, schedule_id) if !schedule_id.is_empty() => Ok(Sending::Later(Scheduled {
+                schedule_id,
+                conversation,
+                repeated,
+            })),
+            (None, _) => Err(Error::Protocol("a send without its position")),
+        }
+    }
+
+    /// Takes back a send that waits for its time: when this succeeds, it is not sent any more. Says why it
+    /// is not.
+    ///
+    /// # Errors
+    ///
+    /// `SCHEDULE_SENT` when it was too late, and as `CancelScheduledActivity` lists them. Trying again is
+    /// safe.
+    pub async fn cancel_scheduled(
+        &self,
+        conversation: ConversationName,
+        schedule_id: impl Into<String>,
+    ) -> Result<CancelScheduledActivityResponse, Error> {
+        let request = CancelScheduledActivityRequest {
+            conversation: Some(conversation),
+            schedule_id: schedule_id.into(),
+            ..Default::default()
+        };
+        call!(self.cancel_scheduled_activity(request))
+    }
+
+    /// Returns a page of the sends of a conversation that wait for their time.
+    ///
+    /// # Errors
+    ///
+    /// As `ListScheduledActivities` lists them.
+    pub async fn scheduled_page(
+        &self,
+        request: ListScheduledActivitiesRequest,
+    ) -> Result<ListScheduledActivitiesResponse, Error> {
+        call!(self.list_scheduled_activities(request))
     }
 
     /// Returns what the gateway knows of a conversation.

@@ -211,7 +211,7 @@ impl Shard {
         Ok(appended)
     }
 
-    fn append_for_backend(
+    pub(super) fn append_for_backend(
         &mut self,
         key: ConversationKey,
         draft: Draft,
