@@ -20,8 +20,10 @@ mod echo_bot;
 mod bots;
 mod chat;
 mod conversations;
+mod scheduled;
 mod send;
 mod tail;
+mod when;
 
 mod check;
 mod token;
@@ -62,6 +64,8 @@ enum Command {
     Chat(chat::Args),
     /// Speak first: send an activity on behalf of a bot
     Send(send::Args),
+    /// List what waits for its time, or take it back
+    Scheduled(scheduled::Args),
     /// Watch one conversation, or all of them
     Tail(tail::Args),
     /// List conversations, the newest first
@@ -117,6 +121,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         match command {
             Command::Chat(args) => chat::run(args, &connection, json).await,
             Command::Send(args) => send::run(args, &connection, json).await,
+            Command::Scheduled(args) => scheduled::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
             Command::Bots(args) => bots::run(args, &connection, json).await,

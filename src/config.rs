@@ -31,6 +31,7 @@ pub use bot::{Bot, Hears};
 pub use channel::{Channel, Kind, Outbound};
 pub use log::{Format, Log};
 pub use problem::{Error, Place, Problem};
+pub(crate) use unit::parse_duration;
 
 /// A gateway in development: one bot, and one channel whose users read by watching.
 const DEV: &str = include_str!("config/dev.toml");

@@ -3,6 +3,7 @@
 //! [`Engine`] is the cheap handle that every front door holds; [`Link`] is what a stream holds of it.
 //! Behind them, shards own the conversations: see `shard`.
 
+mod address;
 mod bots;
 mod command;
 mod conversation;
@@ -16,6 +17,7 @@ mod read;
 mod reload;
 mod retry;
 mod round;
+pub mod schedule;
 pub mod session;
 pub mod settings;
 mod shard;
@@ -39,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, KeyRange, Order, Store};
 
+pub use address::{Found, User};
 pub use bots::{Asker, Changed};
 pub use command::{Backlog, Nack};
 pub use conversation::Stored as Conversation;

@@ -40,6 +40,13 @@ pub struct Limits {
     pub commit_sends: usize,
     /// Longest idempotency key, in bytes. Default 256.
     pub key_bytes: usize,
+    /// Most conversations of a user that are looked at to find the one to speak in, those that started
+    /// last. Default 100.
+    pub user_conversations: usize,
+    /// Most sends that wait for their time in one conversation. Default 100.
+    pub scheduled_sends: usize,
+    /// How far ahead a send may be scheduled. Default 90 days.
+    pub schedule_horizon: Duration,
     /// Longest wait for a stream's first frame. Default 10 s.
     pub hello_timeout: Duration,
     /// How often each side of a stream says it is alive; two missed end it. Default 20 s.
@@ -114,6 +121,9 @@ impl Default for Limits {
             bot_handovers: 20,
             commit_sends: 64,
             key_bytes: 256,
+            user_conversations: 100,
+            scheduled_sends: 100,
+            schedule_horizon: 90 * 24 * HOUR,
             hello_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(20),
             watch_report_interval: Duration::from_secs(15),

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub acks: AckOutcomes,
     /// Sends, by whatever way they came.
     pub sends: SendOutcomes,
+    /// Sends that were to wait for their time, and what became of them.
+    pub scheduled_sends: ScheduledOutcomes,
     /// Deliveries parked in the dead letters.
     pub dead_letters: Counter,
     /// Activities of bots that bots which hear everyone were not handed, by limit `bot_run`.
@@ -96,6 +98,21 @@ pub struct SendOutcomes {
     pub failed: Counter,
 }
 
+/// A counter for each thing that happens to scheduled sends.
+#[derive(Clone, Debug)]
+pub struct ScheduledOutcomes {
+    /// Kept, to wait for its time.
+    pub scheduled: Counter,
+    /// Appended when its time had come.
+    pub sent: Counter,
+    /// Taken back.
+    pub cancelled: Counter,
+    /// Dropped, since it was of no use any more.
+    pub expired: Counter,
+    /// Dropped, since it could not be when its time had come.
+    pub refused: Counter,
+}
+
 /// A gauge for each kind of stream.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -119,6 +136,7 @@ impl Metrics {
         );
         let acks = counters(r, "acks", "Acknowledgements of deliveries");
         let sends = counters(r, "sends", "Sends of bots and backends");
+        let scheduled = counters(r, "scheduled_sends", "Sends that wait for their time");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
         let outbound = Family::<Label<String>, Gauge>::default();
@@ -157,6 +175,13 @@ impl Metrics {
                 stale: resolve(&sends, "outcome", "stale"),
                 refused: resolve(&sends, "outcome", "refused"),
                 failed: resolve(&sends, "outcome", "failed"),
+            },
+            scheduled_sends: ScheduledOutcomes {
+                scheduled: resolve(&scheduled, "outcome", "scheduled"),
+                sent: resolve(&scheduled, "outcome", "sent"),
+                cancelled: resolve(&scheduled, "outcome", "cancelled"),
+                expired: resolve(&scheduled, "outcome", "expired"),
+                refused: resolve(&scheduled, "outcome", "refused"),
             },
             dead_letters: counter(r, "dead_letters", "Deliveries parked in the dead letters"),
             bot_runs_cut: counter(
@@ -319,6 +344,7 @@ mod tests {
             "turnwire_redeliveries_total 0",
             "turnwire_acks_total{outcome=\"stale\"} 2",
             "turnwire_sends_total{outcome=\"failed\"} 1",
+            "turnwire_scheduled_sends_total{outcome=\"sent\"} 0",
             "turnwire_dead_letters_total 0",
             "turnwire_sessions{kind=\"channel\"} 3",
             "turnwire_watchers 0",

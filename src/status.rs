@@ -141,6 +141,7 @@ impl Failure {
                 Some(field.to_owned())
             }
             Self::Engine(Error::SameBot(_)) => Some("to_bot_id".to_owned()),
+            Self::Engine(Error::ScheduleTooFar(_)) => Some("deliver_at".to_owned()),
             Self::Engine(Error::CreditOutOfRange { field, .. })
             | Self::Engine(Error::Frame(FrameError::Invalid { field, .. }))
             | Self::RequestInvalid { field, .. }
@@ -185,6 +186,20 @@ impl Failure {
             Self::Engine(Error::Frame(FrameError::TooManySends { count, limit })) => {
                 fact("limit", format!("commit_sends={limit}"));
                 fact("value", count.to_string());
+            }
+            Self::Engine(Error::ScheduleTooFar(limit)) => {
+                fact("limit", format!("schedule_horizon={}s", limit.as_secs()));
+            }
+            Self::Engine(Error::TooManyScheduled { limit }) => {
+                fact("limit", format!("scheduled_sends={limit}"));
+            }
+            Self::Engine(Error::ScheduleSent {
+                activity_id,
+                sequence,
+                ..
+            }) => {
+                fact("activity_id", activity_id.clone());
+                fact("sequence", sequence.to_string());
             }
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
@@ -261,6 +276,7 @@ pub fn row(error: &Error) -> Row {
         Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
         Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
         Error::ConversationUnknown(_) => ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::UserUnreachable { .. } => ("USER_UNREACHABLE", Code::NotFound, 404, Never),
         Error::ConversationEnded(_) => ("CONVERSATION_ENDED", Code::FailedPrecondition, 409, Never),
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
@@ -276,6 +292,13 @@ pub fn row(error: &Error) -> Row {
         Error::IdempotencyMismatch { .. } => {
             ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
         }
+        Error::SendExpired => ("SEND_EXPIRED", Code::FailedPrecondition, 409, Never),
+        Error::ScheduleTooFar(_) => ("SCHEDULE_TOO_FAR", Code::InvalidArgument, 400, Never),
+        Error::TooManyScheduled { .. } => {
+            ("TOO_MANY_SCHEDULED", Code::ResourceExhausted, 503, Later)
+        }
+        Error::ScheduleUnknown(_) => ("SCHEDULE_UNKNOWN", Code::NotFound, 404, Never),
+        Error::ScheduleSent { .. } => ("SCHEDULE_SENT", Code::FailedPrecondition, 409, Never),
         Error::CreditOutOfRange { .. } => {
             ("CREDIT_OUT_OF_RANGE", Code::InvalidArgument, 400, Never)
         }

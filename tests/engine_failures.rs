@@ -18,10 +18,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::engine::log::{Author, Entry, Page};
+use turnwire::engine::schedule::{Cancelled, Sent, Times};
 use turnwire::engine::session::{Appended, Credit, Delivery, Event, Events, Outcome};
 use turnwire::engine::settings::{Bot, Channel, Hears, Outbound, Settings};
 use turnwire::engine::{Engine, Error, Follower, Link, Nack, Start};
-use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
+use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, ScheduleId, Sequence};
 use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
 use turnwire::proto::v1;
@@ -1489,4 +1490,251 @@ async fn whichever_commit_fails_all_promises_hold() {
             world.end().await;
         }
     }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+impl Gateway {
+    /// Schedules a text, under itself as the key.
+    async fn schedule(
+        &self,
+        key: &ConversationKey,
+        text: &str,
+        at: Timestamp,
+    ) -> Result<Sent, Error> {
+        let times = Times {
+            deliver_at: Some(at),
+            expire_at: None,
+        };
+        let (bot, request) = (Some(BotId::from(BOT)), Some(text.to_owned()));
+        self.engine
+            .send_at(times, key.clone(), bot, None, request, message(text).into())
+            .await
+    }
+
+    async fn scheduled(&self, key: &ConversationKey, text: &str, at: Timestamp) -> ScheduleId {
+        match self.schedule(key, text, at).await {
+            Ok(Sent::Scheduled { id, .. }) => id,
+            other => panic!("it was to wait: {other:?}"),
+        }
+    }
+
+    async fn cancel(&self, key: &ConversationKey, id: ScheduleId) -> Result<Cancelled, Error> {
+        self.engine.cancel_scheduled(key.clone(), id, None).await
+    }
+
+    fn texts(&self, key: &ConversationKey) -> Vec<String> {
+        self.log(key).iter().map(|entry| text(entry)).collect()
+    }
+
+    /// How many records there are of sends that wait.
+    fn left(&self) -> usize {
+        let mut left = 0;
+        for table in [store::Table::Scheduled, store::Table::ScheduledDue] {
+            let range = KeyRange::table(table);
+            let counted = self.memory.scan(&range, Order::Ascending, &mut |_, _| {
+                left += 1;
+                ControlFlow::Continue(())
+            });
+            counted.expect("a readable store");
+        }
+        left
+    }
+}
+
+#[tokio::test]
+async fn whichever_commit_of_scheduled_sends_fails_each_is_sent_once_and_what_was_taken_back_never()
+{
+    for (rounds, how) in [
+        (Rounds::Here, Failure::Refuse),
+        (Rounds::Here, Failure::ApplyAndFail),
+        (Rounds::InFlight, Failure::Refuse),
+        (Rounds::InFlight, Failure::ApplyAndFail),
+    ] {
+        let mut failing = 0;
+        loop {
+            let mut gateway = Gateway::with(rounds);
+            let key = conversation("c");
+            gateway.post(&key, "q").await.unwrap();
+            let start = gateway.clock.now();
+            let commits = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&commits);
+            gateway.memory.on_commit(move |_, _| {
+                if count.fetch_add(1, Ordering::Relaxed) == failing {
+                    how.verdict()
+                } else {
+                    Verdict::Apply
+                }
+            });
+            let mut ids = Vec::new();
+            for (text, hours) in [("one", 1), ("never", 1), ("two", 1), ("three", 2)] {
+                let at = start.after(HOUR * hours);
+                // Whoever was told that it failed asks again.
+                let id = loop {
+                    match gateway.schedule(&key, text, at).await {
+                        Ok(Sent::Scheduled { id, .. }) => break id,
+                        Err(Error::StoreFailed(_)) => gateway.advance(AFTER_A_FAILURE).await,
+                        other => panic!("{other:?}"),
+                    }
+                };
+                ids.push(id);
+            }
+            while let Err(error) = gateway.cancel(&key, ids[1]).await {
+                assert!(matches!(error, Error::StoreFailed(_)), "{error:?}");
+                gateway.advance(AFTER_A_FAILURE).await;
+            }
+            gateway.advance(HOUR).await;
+            gateway.advance(AFTER_A_FAILURE).await;
+            gateway.advance(HOUR).await;
+            gateway.advance(AFTER_A_FAILURE).await;
+            gateway.advance(AFTER_A_FAILURE).await;
+            let sent = ["question q", "one", "two", "three"];
+            assert_eq!(gateway.texts(&key), sent, "{rounds:?} {how:?} {failing}");
+            assert_eq!(gateway.left(), 0, "{rounds:?} {how:?} {failing}");
+            let was_reached = commits.load(Ordering::Relaxed) > failing;
+            gateway.restart(0).await;
+            gateway.advance(HOUR).await;
+            assert_eq!(gateway.texts(&key), sent, "{rounds:?} {how:?} {failing}");
+            if !was_reached {
+                break;
+            }
+            failing += 1;
+        }
+        assert!(failing > 6, "only {failing} commits");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_goes_down_around_any_commit_of_a_scheduled_send_sends_it_once() {
+    for failing in 0..3 {
+        for how in Failure::BOTH {
+            let mut gateway = Gateway::new();
+            let key = conversation("c");
+            gateway.post(&key, "q").await.unwrap();
+            let at = gateway.clock.now().after(HOUR);
+            let commits = AtomicUsize::new(0);
+            // From that commit on the machine is down.
+            gateway.memory.on_commit(move |_, _| {
+                match commits.fetch_add(1, Ordering::Relaxed).cmp(&failing) {
+                    std::cmp::Ordering::Less => Verdict::Apply,
+                    std::cmp::Ordering::Equal => how.verdict(),
+                    std::cmp::Ordering::Greater => Failure::Refuse.verdict(),
+                }
+            });
+            let first = gateway.schedule(&key, "hello", at).await;
+            gateway.advance(HOUR).await;
+            gateway.restart(0).await;
+            gateway.settle().await;
+            if first.is_err() {
+                let again = gateway.schedule(&key, "hello", at).await;
+                assert!(again.is_ok(), "{again:?}");
+            }
+            gateway.advance(AFTER_A_FAILURE).await;
+            let said = gateway.texts(&key);
+            assert_eq!(said, ["question q", "hello"], "{failing} {how:?}");
+            assert_eq!(gateway.left(), 0);
+        }
+    }
+}
+
+/// Does two things at one time: the first, and what is due with it, is in flight while the second is
+/// decided.
+async fn on_top<A, B>(
+    gateway: &Gateway,
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+) -> (A, B) {
+    let go_on = gateway.gate.close();
+    let release = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).expect("a commit waits");
+    };
+    let (first, second, ()) = futures_util::future::join3(first, second, release).await;
+    (first, second)
+}
+
+#[tokio::test]
+async fn taking_back_what_is_just_being_sent_waits_for_it_and_says_what_became_of_it() {
+    for fails in [None, Some(Failure::Refuse), Some(Failure::ApplyAndFail)] {
+        let gateway = Gateway::with(Rounds::InFlight);
+        let key = conversation("c");
+        gateway.post(&key, "q").await.unwrap();
+        let at = gateway.clock.now().after(HOUR);
+        let id = gateway.scheduled(&key, "hello", at).await;
+        gateway.clock.advance(HOUR);
+        if let Some(how) = fails {
+            gateway.fail_next(1, how);
+        }
+        let other = conversation("other");
+        let (posted, cancelled) = on_top(
+            &gateway,
+            gateway.post(&other, "a"),
+            gateway.cancel(&key, id),
+        )
+        .await;
+        match fails {
+            None => {
+                posted.unwrap();
+                let sent = matches!(cancelled, Err(Error::ScheduleSent { sequence, .. })
+                    if sequence == Sequence(2));
+                assert!(sent, "{cancelled:?}");
+            }
+            Some(_) => {
+                failed(posted);
+                // Nobody knows whether it was sent, and so nobody says so.
+                failed(cancelled);
+            }
+        }
+        let is_sent = fails != Some(Failure::Refuse);
+        let again = gateway.cancel(&key, id).await;
+        if is_sent {
+            assert!(
+                matches!(again, Err(Error::ScheduleSent { .. })),
+                "{again:?}"
+            );
+        } else {
+            assert!(again.is_ok_and(|cancelled| !cancelled.repeated));
+        }
+        gateway.advance(AFTER_A_FAILURE).await;
+        let said = usize::from(is_sent);
+        assert_eq!(gateway.texts(&key), ["question q", "hello"][..=said]);
+        assert_eq!(gateway.left(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_scheduled_or_taken_back_in_flight_is_known_to_what_repeats_it() {
+    let gateway = Gateway::with(Rounds::InFlight);
+    let key = conversation("c");
+    gateway.post(&key, "q").await.unwrap();
+    let at = gateway.clock.now().after(HOUR);
+    let (first, second) = on_top(
+        &gateway,
+        gateway.schedule(&key, "hello", at),
+        gateway.schedule(&key, "hello", at),
+    )
+    .await;
+    let (
+        Ok(Sent::Scheduled {
+            id,
+            repeated: false,
+        }),
+        Ok(again),
+    ) = (first, second)
+    else {
+        panic!("one is the repeat of the other");
+    };
+    assert_eq!(again, Sent::Scheduled { id, repeated: true });
+    assert_eq!(gateway.left(), 2);
+    let (first, second) =
+        on_top(&gateway, gateway.cancel(&key, id), gateway.cancel(&key, id)).await;
+    let end = v1::ScheduleEnd::Cancelled;
+    let cancelled = |repeated| Cancelled { end, repeated };
+    assert_eq!(first.unwrap(), cancelled(false));
+    assert_eq!(second.unwrap(), cancelled(true));
+    gateway.advance(HOUR).await;
+    assert_eq!(gateway.texts(&key), ["question q"]);
+    assert_eq!(gateway.left(), 0);
 }

@@ -162,9 +162,28 @@ pub fn outbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error
 }
 
 impl Draft {
+    /// Drafts again what a bot or a backend has sent before, from the [`body`](Self::body) of its draft.
+    /// It has passed the rules then, and is held to no others now.
+    ///
+    /// # Errors
+    ///
+    /// It is no activity.
+    pub fn again(body: Bytes) -> Result<Self, prost::DecodeError> {
+        let activity = Activity::decode(body.clone())?;
+        // What is left of an outbound activity has an id only to say what it changes.
+        Ok(Self {
+            id: activity.id.clone(),
+            ..Self::of(body, &activity, Fields::default())
+        })
+    }
+
     /// Encodes what is left of the activity.
     fn new(activity: &Activity, taken: Fields) -> Self {
-        let body = Bytes::from(activity.encode_to_vec());
+        Self::of(activity.encode_to_vec().into(), activity, taken)
+    }
+
+    /// The draft of an activity whose encoding is known.
+    fn of(body: Bytes, activity: &Activity, taken: Fields) -> Self {
         let locale = activity.locale.clone().filter(|locale| !locale.is_empty());
         let reply_to = activity.reply_to_id.as_deref();
         Self {

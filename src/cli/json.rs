@@ -45,5 +45,6 @@ pub(super) fn conversation(conversation: &Conversation) -> Value {
         "startTime": conversation.start_time.as_ref().map(show::time),
         "firstSequence": conversation.first_sequence,
         "lastSequence": conversation.last_sequence,
+        "ended": conversation.ended,
     })
 }

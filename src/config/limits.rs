@@ -42,6 +42,9 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         bot_handovers,
         commit_sends,
         key_bytes,
+        user_conversations,
+        scheduled_sends,
+        schedule_horizon,
         hello_timeout,
         heartbeat_interval,
         watch_report_interval,
@@ -92,6 +95,14 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     count(t, "bot_handovers", bot_handovers, 0..=1_000_000);
     count(t, "commit_sends", commit_sends, 1..=1_000);
     size(t, "key_bytes", key_bytes, 16..=4 * KIB);
+    count(t, "user_conversations", user_conversations, 1..=10_000);
+    count(t, "scheduled_sends", scheduled_sends, 0..=10_000);
+    time(
+        t,
+        "schedule_horizon",
+        schedule_horizon,
+        MINUTE..=3_650 * DAY,
+    );
     time(t, "hello_timeout", hello_timeout, SECOND..=MINUTE);
     time(
         t,

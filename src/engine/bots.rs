@@ -9,6 +9,7 @@ use crate::engine::Start;
 use crate::engine::command::{Command, Keyed, Room};
 use crate::engine::error::Error;
 use crate::engine::session::Appended;
+use crate::engine::settings::Settings;
 use crate::id::{BotId, ConversationKey, Sequence};
 use crate::proto::v1;
 
@@ -92,6 +93,20 @@ impl Change {
             hash.update(event.payload_hash());
         }
         hash.finalize().into()
+    }
+}
+
+/// The only one of a conversation's bots that is registered: one that is not any more speaks no more.
+pub(crate) fn only_bot<'b>(
+    bots: impl Iterator<Item = &'b BotId>,
+    settings: &Settings,
+    conversation: &ConversationKey,
+) -> Result<&'b BotId, Error> {
+    let mut bots = bots.filter(|bot| settings.bots.contains_key(*bot));
+    match (bots.next(), bots.next()) {
+        (Some(bot), None) => Ok(bot),
+        (None, _) => Err(Error::NoBot(conversation.clone())),
+        (Some(_), Some(_)) => Err(Error::BotAmbiguous(conversation.clone())),
     }
 }
 

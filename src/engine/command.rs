@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::engine::bots::ChangeBots;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::schedule::{Cancel, Cancelled, Schedule, Sent};
 use crate::engine::session::{self, Appended, Session, Subscriber};
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
@@ -22,6 +23,8 @@ use crate::store::record;
 pub(crate) enum Command {
     Append(Box<Append>),
     Commit(Box<Commit>),
+    Schedule(Box<Schedule>, oneshot::Sender<Result<Sent, Error>>),
+    Cancel(Cancel, oneshot::Sender<Result<Cancelled, Error>>),
     Ack(Acknowledge),
     Nack(Acknowledge, Nack),
     Extend {

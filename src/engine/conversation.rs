@@ -1,5 +1,6 @@
 //! A conversation in memory: the head of its log, and those who read it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Weak};
 
 use foldhash::HashSet;
@@ -13,7 +14,7 @@ use crate::engine::feed::Feed;
 use crate::engine::heard::Heard;
 use crate::engine::log::{self, Entry};
 use crate::engine::session::{self, Subscriber};
-use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, ScheduleId, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::Key;
 use crate::store::record::{CursorRecord, HeadRecord, Span};
@@ -232,6 +233,9 @@ pub(crate) struct Conversation {
     /// Followers hold the feed; without any it goes.
     pub(crate) feed: Weak<Feed>,
     pub(crate) known_members: HashSet<String>,
+    /// The sends that wait for their time, once someone has asked: as the store has them, with what rounds
+    /// have changed that are not in it yet.
+    pub(crate) scheduled: Option<BTreeSet<ScheduleId>>,
     /// The store says that the conversation may have work.
     pub(crate) marked_live: bool,
     /// The head has changed in this round.

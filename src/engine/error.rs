@@ -1,6 +1,6 @@
 //! What the engine can refuse or fail at.
 
-use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
+use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, ScheduleId, Sequence};
 use crate::{activity, store};
 
 /// A refusal or failure. Unless a variant says otherwise, nothing was written.
@@ -20,6 +20,17 @@ pub enum Error {
     /// The channel has not started such a conversation, or the caller may not see it.
     #[error("no conversation `{0}`; its channel starts it by posting to it")]
     ConversationUnknown(ConversationKey),
+    /// The user is in no conversation that could be spoken in.
+    #[error(
+        "user `{user}` of channel `{channel}` is in no conversation that the bot can speak in; the \
+         channel starts one"
+    )]
+    UserUnreachable {
+        /// The user's id on the channel.
+        user: String,
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The conversation is over, and its channel takes nothing more from users then.
     #[error("conversation `{0}` has ended; start another one")]
     ConversationEnded(ConversationKey),
@@ -79,6 +90,31 @@ pub enum Error {
     IdempotencyMismatch {
         /// The key.
         key: String,
+    },
+    /// A send is of no use any more.
+    #[error("`expire_at` has passed: nothing is sent")]
+    SendExpired,
+    /// A send is to wait for longer than it may.
+    #[error("`deliver_at` is further ahead than the `{0:?}` of `schedule_horizon`")]
+    ScheduleTooFar(std::time::Duration),
+    /// There wait as many sends in a conversation as may.
+    #[error("`{limit}` sends wait for their time in this conversation, the most that may")]
+    TooManyScheduled {
+        /// Limit `scheduled_sends`.
+        limit: usize,
+    },
+    /// There is no such scheduled send, or it ended so long ago that it was forgotten.
+    #[error("no send `{0}` is or was scheduled in this conversation, as far as is still known")]
+    ScheduleUnknown(String),
+    /// It is too late to take a scheduled send back.
+    #[error("scheduled send `{id}` was sent, as `{activity_id}` at sequence {sequence}")]
+    ScheduleSent {
+        /// The scheduled send.
+        id: ScheduleId,
+        /// The activity's id.
+        activity_id: String,
+        /// Where it was appended.
+        sequence: Sequence,
     },
     /// A grant of credit is negative or too large.
     #[error("credit `{field}`: a grant of `{grant}` takes the balance out of 0..={limit}")]

@@ -10,10 +10,12 @@ use crate::engine::command::{Followed, Reply};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
+use crate::engine::schedule::Answer;
 use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
+use crate::engine::shard::schedule::End;
 use crate::id::{ConversationNumber, DeliveryId};
 use crate::limits::Limits;
 use crate::store::keys::{Key, OnceDigest};
@@ -36,6 +38,8 @@ pub(crate) struct Round {
     pub(crate) removed_members: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
+    /// Ends of scheduled sends that are not in the store yet.
+    pub(crate) ends: HashMap<OnceDigest, End>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -49,6 +53,7 @@ enum Effect {
     /// Each with the frame that asked.
     Acked(Arc<Session>, Vec<(u64, Acked)>),
     Publish(Arc<Feed>, Arc<Entry>),
+    Answer(Answer),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
@@ -67,6 +72,7 @@ impl Round {
             handed_over: 0,
             removed_members: HashSet::new(),
             results: HashMap::new(),
+            ends: HashMap::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -114,6 +120,10 @@ impl Round {
         self.effects.push(Effect::Publish(feed, Arc::clone(entry)));
     }
 
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        self.effects.push(Effect::Answer(answer));
+    }
+
     pub(crate) fn followed(
         &mut self,
         reply: oneshot::Sender<Result<Followed, Error>>,
@@ -133,6 +143,7 @@ impl Round {
                     session.tell(Event::Acked(acked.collect()));
                 }
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
+                Effect::Answer(answer) => answer.tell(),
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
             }
@@ -156,6 +167,7 @@ impl Round {
                     }
                 }
                 Effect::Publish(..) => {}
+                Effect::Answer(answer) => answer.fail(&why),
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
                 }

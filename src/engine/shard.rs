@@ -16,12 +16,14 @@ mod append;
 mod bots;
 mod change;
 mod dispatch;
+mod due;
 mod filter;
 mod members;
 pub(super) mod once;
 mod queue;
 mod residency;
 mod retention;
+pub(super) mod schedule;
 mod write;
 
 use std::cmp::Reverse;
@@ -126,6 +128,8 @@ pub(crate) struct Ids {
     counter: u64,
     /// Conversations that were started.
     conversations: u64,
+    /// Sends that were scheduled.
+    schedules: u64,
 }
 
 impl Ids {
@@ -141,6 +145,12 @@ impl Ids {
     fn next_number(&mut self) -> ConversationNumber {
         self.conversations += 1;
         ConversationNumber(self.compose(self.conversations))
+    }
+
+    /// The same for a scheduled send.
+    fn next_schedule(&mut self) -> u64 {
+        self.schedules += 1;
+        self.compose(self.schedules)
     }
 
     fn compose(&self, count: u64) -> u64 {
@@ -232,6 +242,7 @@ pub(crate) struct Shard {
     random: SmallRng,
     disk: append::Disk,
     retention: retention::Progress,
+    due: due::Progress,
     next_tick: Timestamp,
     paused_until: Timestamp,
     draining: bool,
@@ -250,6 +261,7 @@ impl Shard {
             shard: index,
             counter: 0,
             conversations: 0,
+            schedules: 0,
         };
         Self {
             index,
@@ -271,6 +283,7 @@ impl Shard {
             random: SmallRng::seed_from_u64(settings.seed ^ u64::from(index)),
             disk: append::Disk::default(),
             retention: retention::Progress::default(),
+            due: due::Progress::default(),
             next_tick: now.after(TICK),
             paused_until: Timestamp::default(),
             draining: false,
@@ -379,6 +392,7 @@ impl Shard {
         self.sort(round);
         self.fire_timers(round);
         self.tick(round);
+        self.send_due(round);
         self.retain(round);
         self.pump_all(round);
     }
@@ -391,6 +405,8 @@ impl Shard {
         match command {
             Command::Append(append) => self.append(*append, round),
             Command::Commit(commit) => self.commit(*commit, round),
+            Command::Schedule(asked, reply) => self.schedule(*asked, reply, round),
+            Command::Cancel(asked, reply) => self.cancel(&asked, reply, round),
             Command::Ack(acks) => self.ack(acks, round),
             Command::Nack(nacks, how) => self.nack(nacks, &how, round),
             Command::Extend {
@@ -425,16 +441,19 @@ impl Shard {
     /// When something happens without a command.
     fn next_wake(&self) -> Timestamp {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        timer.map_or(self.next_tick, |at| at.min(self.next_tick))
+        let next = self.next_tick.min(self.due.next());
+        timer.map_or(next, |at| at.min(next))
     }
 
     fn tick(&mut self, round: &mut Round) {
-        if round.now < self.next_tick {
+        // One that is further off than a tick was meant for before the clock was set back.
+        if round.now < self.next_tick && self.next_tick <= round.now.after(TICK) {
             return;
         }
         self.next_tick = round.now.after(TICK);
         self.let_go(round);
         self.retention.begin();
+        self.due.begin();
         self.publish_backlogs();
         if round.now >= self.next_reading {
             self.next_reading = round.now.after(READ_AGAIN);

@@ -1,5 +1,9 @@
 //! `turnwire.v1.ConversationService`: speaking first, reading and following.
 
+mod address;
+mod say;
+mod schedule;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,13 +27,10 @@ use crate::proto::server::watch_conversation_response::Step;
 use crate::proto::server::{ListActivitiesResponse, WatchConversationResponse};
 use crate::proto::v1;
 use crate::proto::v1::list_conversations_request::Filter as Asked;
-use crate::proto::v1::send_activity_request::Target;
 use crate::proto::v1::watch_conversation_request::Start as AskedStart;
 use crate::status::Failure;
 use crate::store::Order;
-
-/// Largest conversation reference a send may bring, in bytes: it becomes part of the activity.
-const REFERENCE_BYTES: usize = 16 * 1024;
+use say::Said;
 
 /// The service.
 pub(super) struct Service {
@@ -80,46 +81,13 @@ impl Service {
         activity.r#type = Some(kind.as_str().to_owned());
         activity.id = Some(request.activity_id);
         let said = Said {
-            key: convert::key(request.conversation, "conversation")?,
-            reference: None,
+            target: address::Target::named(request.conversation)?,
             bot_id: request.bot_id,
             request_id: request.request_id,
             activity,
         };
         self.say(caller, said).await
     }
-
-    /// Appends what a caller wants said, if it may speak for the bot.
-    async fn say(&self, caller: &Principal, said: Said) -> Result<Appended, Failure> {
-        let bot = (!said.bot_id.is_empty()).then(|| BotId::from(said.bot_id));
-        // A principal that is one bot speaks for that bot unless it says otherwise.
-        let bot = bot.or_else(|| only(caller.bots()).cloned());
-        let (allowed, needs) = match &bot {
-            Some(bot) => (
-                caller.may_speak_for(bot),
-                format!("`backend` or `bot:{bot}`"),
-            ),
-            None => (caller.may_speak_for_all(), "`backend`".to_owned()),
-        };
-        require(allowed, caller, &needs)?;
-        if !caller.may_speak_for_all() {
-            self.visible(caller, &said.key)?;
-        }
-        let once = self.once(said.request_id)?;
-        let sent = self
-            .engine
-            .send_activity(said.key, bot, said.reference, once, said.activity);
-        Ok(sent.await?)
-    }
-}
-
-/// What a caller wants said.
-struct Said {
-    key: ConversationKey,
-    reference: Option<Box<v1::ConversationReference>>,
-    bot_id: String,
-    request_id: String,
-    activity: Box<v1::Activity>,
 }
 
 #[tonic::async_trait]
@@ -131,19 +99,14 @@ impl ConversationService for Service {
         let answer = async {
             let caller = caller(&request)?;
             let request = request.into_inner();
-            let (key, reference) = target(request.target)?;
+            let times = schedule::times(request.deliver_at, request.expire_at)?;
             let said = Said {
-                key,
-                reference,
+                target: address::Target::of_send(request.target)?,
                 bot_id: request.bot_id,
                 request_id: request.request_id,
                 activity: request.activity.ok_or_else(|| required("activity"))?,
             };
-            let appended = self.say(&caller, said).await?;
-            Ok(v1::SendActivityResponse {
-                appended: Some(convert::appended(&appended)),
-                repeated_send: appended.repeated,
-            })
+            self.send(&caller, said, times).await
         };
         answered(&self.engine, answer.await)
     }
@@ -221,6 +184,28 @@ impl ConversationService for Service {
         answered(&self.engine, answer.await)
     }
 
+    async fn cancel_scheduled_activity(
+        &self,
+        request: Request<v1::CancelScheduledActivityRequest>,
+    ) -> Result<Response<v1::CancelScheduledActivityResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.cancel(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn list_scheduled_activities(
+        &self,
+        request: Request<v1::ListScheduledActivitiesRequest>,
+    ) -> Result<Response<v1::ListScheduledActivitiesResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.scheduled(&caller, request.into_inner())
+        };
+        answered(&self.engine, answer.await)
+    }
+
     async fn get_conversation(
         &self,
         request: Request<v1::GetConversationRequest>,
@@ -232,6 +217,17 @@ impl ConversationService for Service {
             Ok(v1::GetConversationResponse {
                 conversation: Some(convert::conversation(&key, conversation)),
             })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn get_conversation_reference(
+        &self,
+        request: Request<v1::GetConversationReferenceRequest>,
+    ) -> Result<Response<v1::GetConversationReferenceResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.reference(&caller, request.into_inner())
         };
         answered(&self.engine, answer.await)
     }
@@ -478,32 +474,6 @@ pub(super) fn required(field: &'static str) -> Failure {
     }
 }
 
-/// Where to send, and the reference to apply, if one was given.
-fn target(
-    target: Option<Target>,
-) -> Result<(ConversationKey, Option<Box<v1::ConversationReference>>), Failure> {
-    match target.ok_or_else(|| required("target"))? {
-        Target::Conversation(name) => Ok((convert::key(Some(name), "conversation")?, None)),
-        Target::Reference(reference) => {
-            let conversation = reference.conversation.as_ref().and_then(|c| c.id.clone());
-            let name = v1::ConversationName {
-                channel_id: reference.channel_id.clone().unwrap_or_default(),
-                conversation_id: conversation.unwrap_or_default(),
-            };
-            let key = convert::key(Some(name), "reference")?;
-            let bytes = reference.encoded_len();
-            if bytes > REFERENCE_BYTES {
-                let problem = format!("has {bytes} bytes, more than {REFERENCE_BYTES}");
-                return Err(Failure::RequestInvalid {
-                    field: "reference",
-                    problem,
-                });
-            }
-            Ok((key, Some(Box::new(reference))))
-        }
-    }
-}
-
 /// What to list, if the caller may. Without a filter: all that the caller may see.
 fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     let checked = |field: &'static str, id: String| match validate::id(field, &id) {
@@ -547,7 +517,13 @@ fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     Ok(filter)
 }
 
-pub(super) fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {
+/// The bot that a call is about: the one it names, or else the one that the caller is.
+pub(super) fn speaker(caller: &Principal, named: String) -> Option<BotId> {
+    let named = (!named.is_empty()).then(|| BotId::from(named));
+    named.or_else(|| only(caller.bots()).cloned())
+}
+
+fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {
     let mut items = items.into_iter();
     items.next().filter(|_| items.next().is_none())
 }

@@ -1,7 +1,7 @@
 //! Which bots take part: the calls of `turnwire.v1.ConversationService` that change it.
 
 use super::access::require;
-use super::conversations::{Service, only, required};
+use super::conversations::{Service, required, speaker};
 use super::convert;
 use crate::auth::Principal;
 use crate::engine::{Asker, Start};
@@ -37,9 +37,9 @@ impl Service {
         request: v1::RemoveBotRequest,
     ) -> Result<v1::RemoveBotResponse, Failure> {
         let key = convert::key(request.conversation, "conversation")?;
-        let bot = named(request.bot_id).or_else(|| only(caller.bots()).cloned());
+        let bot = speaker(caller, request.bot_id);
         let bot = bot.ok_or_else(|| required("bot_id"))?;
-        require_for(caller, Some(&bot))?;
+        self.may_speak(caller, Some(&bot))?;
         let once = self.once(request.request_id)?;
         let asker = asker(caller);
         let removed = self.engine().remove_bot(key, bot, asker, once).await?;
@@ -55,8 +55,8 @@ impl Service {
         request: v1::HandOverRequest,
     ) -> Result<v1::HandOverResponse, Failure> {
         let key = convert::key(request.conversation, "conversation")?;
-        let from = named(request.from_bot_id).or_else(|| only(caller.bots()).cloned());
-        require_for(caller, from.as_ref())?;
+        let from = speaker(caller, request.from_bot_id);
+        self.may_speak(caller, from.as_ref())?;
         let to = named(request.to_bot_id).ok_or_else(|| required("to_bot_id"))?;
         let once = self.once(request.request_id)?;
         let (text, value) = (request.text, request.value);
@@ -73,17 +73,6 @@ impl Service {
 
 fn named(bot: String) -> Option<BotId> {
     (!bot.is_empty()).then(|| BotId::from(bot))
-}
-
-/// Refuses a caller who may not act for a bot; without one, for every bot.
-fn require_for(caller: &Principal, bot: Option<&BotId>) -> Result<(), Failure> {
-    match bot {
-        Some(bot) => {
-            let needs = format!("`backend` or `bot:{bot}`");
-            require(caller.may_speak_for(bot), caller, &needs)
-        }
-        None => require(caller.may_speak_for_all(), caller, "`backend`"),
-    }
 }
 
 /// Who asks, for a conversation that not everyone may see.

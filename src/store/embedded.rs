@@ -297,7 +297,9 @@ impl Keyspaces {
             | Table::Listing
             | Table::DeadLetter
             | Table::Receipt
-            | Table::Expiry => &self.rest,
+            | Table::Expiry
+            | Table::Scheduled
+            | Table::ScheduledDue => &self.rest,
         }
     }
 

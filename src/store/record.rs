@@ -7,7 +7,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::{Batch, Error, Key};
 use crate::clock::Timestamp;
 use crate::id::Sequence;
-use crate::proto::storage;
+use crate::proto::{storage, v1};
 
 /// The layout this gateway reads and writes. 1, of before the first release, had names in all keys.
 pub const FORMAT: u32 = 2;
@@ -209,12 +209,39 @@ pub fn decode_activity(key: &Key<'_>, value: Bytes) -> Result<storage::Activity,
     decode(key, value)
 }
 
+/// Reads the value of a [`Key::Member`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_member(key: &Key<'_>, value: Bytes) -> Result<v1::ChannelAccount, Error> {
+    decode(key, value)
+}
+
 /// Reads the value of a [`Key::Idempotency`].
 ///
 /// # Errors
 ///
 /// [`Error::Corrupt`] naming `key`.
 pub fn decode_idempotency(key: &Key<'_>, value: Bytes) -> Result<storage::Idempotency, Error> {
+    decode(key, value)
+}
+
+/// Reads the value of a [`Key::Scheduled`]; what it holds encoded shares the memory of `value`.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_scheduled(key: &Key<'_>, value: Bytes) -> Result<storage::Scheduled, Error> {
+    decode(key, value)
+}
+
+/// Reads the value of a [`Key::Idempotency`] that was kept for the end of a scheduled send.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_schedule_end(key: &Key<'_>, value: Bytes) -> Result<storage::ScheduleEnd, Error> {
     decode(key, value)
 }
 

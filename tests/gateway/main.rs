@@ -16,6 +16,7 @@ mod promise_11_slow_is_not_lost;
 mod promise_all_under_chaos;
 
 mod access;
+mod addressing;
 mod bad_input;
 mod changes;
 mod channel;
@@ -24,4 +25,6 @@ mod direct_line;
 mod direct_line_uploads;
 mod handover;
 mod operations;
+mod scheduled;
+mod scheduled_speakers;
 mod several_bots;

@@ -44,7 +44,7 @@ async fn backend_says(
         target: Some(Target::Conversation(name("web", "c1"))),
         bot_id: bot.to_owned(),
         activity: Some(message(text).into()),
-        request_id: String::new(),
+        ..Default::default()
     };
     let mut client = gateway.wire().conversations();
     let sent = within("a send", client.send_activity(request)).await?;

@@ -21,10 +21,13 @@ pub use membership::Changed;
 pub use watch::{Start, WatchStep};
 
 use crate::proto::{
-    Activity, Appended, Conversation, ConversationName, ConversationReference,
-    DeleteActivityRequest, GetConversationRequest, ListActivitiesRequest, ListActivitiesResponse,
-    ListConversationsRequest, ListConversationsResponse, ListMembersRequest, ListMembersResponse,
-    SendActivityRequest, UpdateActivityRequest, send_activity_request::Target,
+    Activity, Appended, CancelScheduledActivityRequest, CancelScheduledActivityResponse,
+    Conversation, ConversationName, ConversationReference, DeleteActivityRequest,
+    GetConversationReferenceRequest, GetConversationRequest, ListActivitiesRequest,
+    ListActivitiesResponse, ListConversationsRequest, ListConversationsResponse,
+    ListMembersRequest, ListMembersResponse, ListScheduledActivitiesRequest,
+    ListScheduledActivitiesResponse, SendActivityRequest, UpdateActivityRequest, UserTarget,
+    get_conversation_reference_request::Target as ReferenceTarget, send_activity_request::Target,
 };
 use crate::{Client, Error};
 
@@ -49,7 +52,29 @@ impl Client {
 pub struct Sent {
     /// The activity's id and sequence.
     pub appended: Appended,
+    /// The conversation it is in.
+    pub conversation: ConversationName,
     /// An earlier call had the same request id: nothing was appended now.
+    pub repeated: bool,
+}
+
+/// What became of a send that may wait for its time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sending {
+    /// It is in the log.
+    Now(Sent),
+    /// It is kept, durably, and will be sent when its time has come.
+    Later(Scheduled),
+}
+
+/// A send that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Names it in its conversation: with this it can be taken back.
+    pub schedule_id: String,
+    /// The conversation it will go to.
+    pub conversation: ConversationName,
+    /// An earlier call had the same request id: it is that one's.
     pub repeated: bool,
 }
 
@@ -76,6 +101,48 @@ impl From<ConversationReference> for Target {
     }
 }
 
+impl UserTarget {
+    /// Names a user of a channel.
+    #[must_use]
+    pub fn new(channel_id: impl Into<String>, user_id: impl Into<String>) -> Self {
+        Self {
+            channel_id: channel_id.into(),
+            user_id: user_id.into(),
+        }
+    }
+}
+
+impl From<UserTarget> for Target {
+    fn from(user: UserTarget) -> Self {
+        Self::User(user)
+    }
+}
+
+impl From<ConversationName> for ReferenceTarget {
+    fn from(name: ConversationName) -> Self {
+        Self::Conversation(name)
+    }
+}
+
+impl From<UserTarget> for ReferenceTarget {
+    fn from(user: UserTarget) -> Self {
+        Self::User(user)
+    }
+}
+
+/// Calls a method and takes the response out, or makes the status an error.
+macro_rules! call {
+    ($self:ident.$method:ident($request:expr)) => {
+        $self
+            .client
+            .conversation_service()
+            .$method($request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| $self.client.error(status))
+    };
+}
+
 impl Conversations {
     /// Replaces a message that the conversation's only bot said earlier; [`Sent`] has the message's id
     /// and the update's own sequence.
@@ -90,7 +157,7 @@ impl Conversations {
         activity: impl Into<Box<Activity>>,
     ) -> Result<Sent, Error> {
         let request = UpdateActivityRequest {
-            conversation: Some(conversation),
+            conversation: Some(conversation.clone()),
             activity_id: activity_id.into(),
             activity: Some(activity.into()),
             ..Default::default()
@@ -100,6 +167,7 @@ impl Conversations {
             appended: updated
                 .appended
                 .ok_or(Error::Protocol("an update without its position"))?,
+            conversation,
             repeated: updated.repeated_send,
         })
     }
@@ -115,7 +183,7 @@ impl Conversations {
         activity_id: impl Into<String>,
     ) -> Result<Sent, Error> {
         let request = DeleteActivityRequest {
-            conversation: Some(conversation),
+            conversation: Some(conversation.clone()),
             activity_id: activity_id.into(),
             ..Default::default()
         };
@@ -124,6 +192,7 @@ impl Conversations {
             appended: deleted
                 .appended
                 .ok_or(Error::Protocol("a deletion without its position"))?,
+            conversation,
             repeated: deleted.repeated_send,
         })
     }
@@ -140,27 +209,72 @@ impl Conversations {
         target: impl Into<Target>,
         activity: impl Into<Box<Activity>>,
     ) -> Result<Sent, Error> {
-        self.send_request(SendActivityRequest {
+        let request = SendActivityRequest {
             target: Some(target.into()),
             activity: Some(activity.into()),
             ..SendActivityRequest::default()
-        })
-        .await
+        };
+        match self.send_request(request).await? {
+            Sending::Now(sent) => Ok(sent),
+            Sending::Later(_) => Err(Error::Protocol("a send without times that waits for one")),
+        }
     }
 
-    /// Appends an activity, with everything the call offers.
+    /// Appends an activity, with everything the call offers: with `deliver_at` in the future, when that
+    /// has come.
     ///
     /// # Errors
     ///
     /// As `SendActivity` lists them.
-    pub async fn send_request(&self, request: SendActivityRequest) -> Result<Sent, Error> {
+    pub async fn send_request(&self, request: SendActivityRequest) -> Result<Sending, Error> {
         let response = call!(self.send_activity(request))?;
-        Ok(Sent {
-            appended: response
-                .appended
-                .ok_or(Error::Protocol("a send without its position"))?,
-            repeated: response.repeated_send,
-        })
+        let conversation = response.conversation.unwrap_or_default();
+        let repeated = response.repeated_send;
+        match (response.appended, response.schedule_id) {
+            (Some(appended), _) => Ok(Sending::Now(Sent {
+                appended,
+                conversation,
+                repeated,
+            })),
+            (None, schedule_id) if !schedule_id.is_empty() => Ok(Sending::Later(Scheduled {
+                schedule_id,
+                conversation,
+                repeated,
+            })),
+            (None, _) => Err(Error::Protocol("a send without its position")),
+        }
+    }
+
+    /// Takes back a send that waits for its time: when this succeeds, it is not sent any more. Says why it
+    /// is not.
+    ///
+    /// # Errors
+    ///
+    /// `SCHEDULE_SENT` when it was too late, and as `CancelScheduledActivity` lists them. Trying again is
+    /// safe.
+    pub async fn cancel_scheduled(
+        &self,
+        conversation: ConversationName,
+        schedule_id: impl Into<String>,
+    ) -> Result<CancelScheduledActivityResponse, Error> {
+        let request = CancelScheduledActivityRequest {
+            conversation: Some(conversation),
+            schedule_id: schedule_id.into(),
+            ..Default::default()
+        };
+        call!(self.cancel_scheduled_activity(request))
+    }
+
+    /// Returns a page of the sends of a conversation that wait for their time.
+    ///
+    /// # Errors
+    ///
+    /// As `ListScheduledActivities` lists them.
+    pub async fn scheduled_page(
+        &self,
+        request: ListScheduledActivitiesRequest,
+    ) -> Result<ListScheduledActivitiesResponse, Error> {
+        call!(self.list_scheduled_activities(request))
     }
 
     /// Returns what the gateway knows of a conversation.
@@ -175,6 +289,25 @@ impl Conversations {
         call!(self.get_conversation(request))?
             .conversation
             .ok_or(Error::Protocol("an answer without the conversation"))
+    }
+
+    /// Returns what leads the only bot of a conversation back to it, to be kept and sent to later. The
+    /// conversation is named, or is the one to speak to a user in.
+    ///
+    /// # Errors
+    ///
+    /// As `GetConversationReference` lists them.
+    pub async fn reference(
+        &self,
+        of: impl Into<ReferenceTarget>,
+    ) -> Result<ConversationReference, Error> {
+        let request = GetConversationReferenceRequest {
+            target: Some(of.into()),
+            ..Default::default()
+        };
+        call!(self.get_conversation_reference(request))?
+            .reference
+            .ok_or(Error::Protocol("an answer without the reference"))
     }
 
     /// Returns a page of conversations, the one started last first.

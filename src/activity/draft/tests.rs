@@ -434,6 +434,9 @@ proptest! {
         prop_assert_eq!(finished(&draft), expected_inbound(activity.clone()));
         let draft = outbound(&mut activity.clone(), &limits)?;
         prop_assert_eq!(finished(&draft), expected_outbound(activity));
+        let again = Draft::again(draft.body().clone()).expect("it was just encoded");
+        prop_assert_eq!(finished(&again), finished(&draft));
+        prop_assert_eq!((&again.kind, &again.id), (&draft.kind, &draft.id));
     }
 
     #[test]

@@ -43,6 +43,17 @@ pub(super) struct Answered {
     locale: Option<String>,
 }
 
+impl Answered {
+    /// What a conversation reference leads back to.
+    pub(super) fn of(reference: Option<v1::ConversationReference>) -> Self {
+        reference.map_or_else(Self::default, |reference| Self {
+            reply_to_id: reference.activity_id,
+            recipient: reference.user,
+            locale: reference.locale,
+        })
+    }
+}
+
 impl Shard {
     pub(super) fn append(&mut self, append: Append, round: &mut Round) {
         let Append {
@@ -205,7 +216,7 @@ impl Shard {
         Ok(appended)
     }
 
-    fn append_for_backend(
+    pub(super) fn append_for_backend(
         &mut self,
         key: ConversationKey,
         draft: Draft,
@@ -215,28 +226,16 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
-        let bot = match bot {
-            Some(bot) => bot,
-            None => self.only_bot(slot)?,
-        };
+        let bot = self.speaker(slot, bot, reference.as_deref())?;
         let author = Author::Backend(bot.clone());
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
         }
-        if !self.takes_part(slot, &bot) {
-            return Err(Error::BotAbsent {
-                bot,
-                conversation: key,
-            });
-        }
+        self.check_takes_part(slot, &bot)?;
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
-        let answered = reference.map_or_else(Answered::default, |reference| Answered {
-            reply_to_id: reference.activity_id,
-            recipient: reference.user,
-            locale: reference.locale,
-        });
+        let answered = Answered::of(reference.map(|reference| *reference));
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)

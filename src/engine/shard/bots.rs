@@ -14,7 +14,7 @@ use super::queue::Lane;
 use super::{Place, Shard};
 use crate::activity::{self, Draft, Kind, Stamp};
 use crate::engine::Start;
-use crate::engine::bots::{Asker, Change, ChangeBots};
+use crate::engine::bots::{Asker, Change, ChangeBots, only_bot};
 use crate::engine::command::Reply;
 use crate::engine::conversation::{Conversation, Reader, Seat};
 use crate::engine::delivery::{Cursor, Subscription};
@@ -418,17 +418,45 @@ impl Shard {
         seats.position(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
     }
 
-    /// The bot that is meant when none is named.
-    pub(super) fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
-        let conversation = &self.conversations[slot];
-        // One that is not registered any more speaks no more.
-        let registered = &self.settings.bots;
-        let mut bots = bots(conversation).filter(|bot| registered.contains_key(*bot));
-        match (bots.next(), bots.next()) {
-            (Some(bot), None) => Ok(bot.clone()),
-            (None, _) => Err(Error::NoBot(conversation.key.clone())),
-            (Some(_), Some(_)) => Err(Error::BotAmbiguous(conversation.key.clone())),
+    /// Refuses a bot that does not take part.
+    pub(super) fn check_takes_part(&self, slot: usize, bot: &BotId) -> Result<(), Error> {
+        if self.takes_part(slot, bot) {
+            return Ok(());
         }
+        Err(Error::BotAbsent {
+            bot: bot.clone(),
+            conversation: self.conversations[slot].key.clone(),
+        })
+    }
+
+    /// The bot that a backend speaks for: the one it names, or the only one there, or of several the one
+    /// that the reference was taken from. One that is named need not take part: what it has said under a key
+    /// while it did is looked for first.
+    pub(super) fn speaker(
+        &self,
+        slot: usize,
+        named: Option<BotId>,
+        reference: Option<&v1::ConversationReference>,
+    ) -> Result<BotId, Error> {
+        if let Some(named) = named {
+            return Ok(named);
+        }
+        let only = self.only_bot(slot);
+        if !matches!(only, Err(Error::BotAmbiguous(_))) {
+            return only;
+        }
+        let account = reference.and_then(|reference| reference.bot.as_ref());
+        let bot = account.and_then(|account| account.id.as_deref());
+        let bot = bot.map(BotId::from);
+        bot.filter(|bot| self.takes_part(slot, bot))
+            .map_or(only, Ok)
+    }
+
+    /// The bot that is meant when none is named.
+    fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
+        let conversation = &self.conversations[slot];
+        let only = only_bot(bots(conversation), &self.settings, &conversation.key);
+        only.cloned()
     }
 }
 

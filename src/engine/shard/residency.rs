@@ -66,6 +66,7 @@ impl Shard {
             seats,
             feed: Weak::new(),
             known_members: Default::default(),
+            scheduled: None,
             // A conversation that was let go with something unfinished has kept its mark.
             marked_live: stored
                 .cursors

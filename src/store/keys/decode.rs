@@ -2,7 +2,9 @@
 
 use super::{LIST_ALL, LIST_BOT, LIST_CHANNEL, LIST_USER, Table};
 use crate::clock::Timestamp;
-use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{
+    ChannelId, ConversationId, ConversationKey, ConversationNumber, ScheduleId, Sequence,
+};
 use crate::store::Error;
 
 /// Reads the sequence of an encoded [`Key::Activity`](super::Key::Activity).
@@ -108,6 +110,28 @@ pub fn decode_dead_letter(key: &[u8]) -> Result<(ConversationNumber, &str, Seque
     })
 }
 
+/// Reads the id of an encoded [`Key::Scheduled`](super::Key::Scheduled).
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_scheduled(key: &[u8]) -> Result<ScheduleId, Error> {
+    Parts::of(key, Table::Scheduled)?.finish(|parts| {
+        parts.number()?;
+        parts.schedule()
+    })
+}
+
+/// Reads the id and conversation of an encoded [`Key::ScheduledDue`](super::Key::ScheduledDue).
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_scheduled_due(key: &[u8]) -> Result<(ScheduleId, ConversationKey), Error> {
+    Parts::of(key, Table::ScheduledDue)?
+        .finish(|parts| Some((parts.schedule()?, owned(parts.conversation()?))))
+}
+
 /// The parts of a key that are still to be read.
 struct Parts<'k> {
     table: Table,
@@ -160,6 +184,13 @@ impl<'k> Parts<'k> {
 
     fn sequence(&mut self) -> Option<Sequence> {
         self.u64().map(Sequence)
+    }
+
+    fn schedule(&mut self) -> Option<ScheduleId> {
+        Some(ScheduleId {
+            due_ms: self.u64()?,
+            number: self.u64()?,
+        })
     }
 
     fn text(&mut self) -> Option<&'k str> {
