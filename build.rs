@@ -56,7 +56,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             );
         }
     }
-    for leaf in ["Author", "AckOutcome", "NackMode", "Retry", "ReadOrder"] {
+    for leaf in [
+        "Author",
+        "AckOutcome",
+        "NackMode",
+        "Retry",
+        "ReadOrder",
+        "ReceiptState",
+    ] {
         config = config.extern_path(
             format!(".turnwire.v1.{leaf}"),
             format!("::turnwire_client::proto::{leaf}"),

@@ -212,6 +212,7 @@ fn put_result(
         payload_hash: Bytes::from_static(&[7; 32]),
         sequence: sequence.0,
         activity_id,
+        ..Default::default()
     };
     record::put(batch, &key, &result);
 }

@@ -6,8 +6,10 @@ mod bots;
 mod channels;
 mod conversations;
 mod convert;
+mod creations;
 mod page;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 

@@ -7,14 +7,14 @@ use anyhow::Context;
 use serde_json::json;
 use turnwire_client::conversations::Conversations;
 use turnwire_client::proto::{
-    Activity, ConversationName, ListConversationsRequest, SendActivityRequest,
-    list_conversations_request::Filter,
+    Activity, ConversationName, ListConversationsRequest, Receipt, ReceiptState,
+    SendActivityRequest, list_conversations_request::Filter,
 };
 
 use super::address::{self, Address};
 use super::connection::Connection;
 use super::exit::Usage;
-use super::{escape, json, output};
+use super::{escape, json, output, show};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -33,6 +33,11 @@ pub(super) struct Args {
     /// Makes it safe to send again: the same id within 24 hours is sent once
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+    /// Wait until the channel says what became of it, but no longer than this many seconds (the gateway
+    /// waits 30 at most): ends with 1 if the channel will not take it
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    wait: Option<u16>,
     /// Send the activity in this JSON file, or on stdin for `-`; TEXT replaces its text
     #[arg(long, value_name = "FILE")]
     activity: Option<PathBuf>,
@@ -52,28 +57,48 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         target: Some(conversation.clone().into()),
         bot_id: args.bot.unwrap_or_default(),
         activity: Some(activity.into()),
+        wait_for_delivery: args.wait.map(|seconds| prost_types::Duration {
+            seconds: seconds.into(),
+            nanos: 0,
+        }),
     };
     let sent = conversations.send_request(request).await?;
     let conversation = address::text(&conversation);
     if json {
-        return output::json(&json!({
+        let mut said = json!({
             "conversation": conversation,
             "activityId": sent.appended.activity_id,
             "sequence": sent.appended.sequence,
             "repeated": sent.repeated,
-        }));
+        });
+        if let Some(receipt) = &sent.receipt {
+            said["receipt"] = json::receipt(receipt);
+        }
+        output::json(&said)?;
+        return failed(sent.receipt.as_ref());
     }
     let again = if sent.repeated {
         " (was sent before)"
     } else {
         ""
     };
+    let receipt = sent.receipt.as_ref().map(show::receipt);
+    let receipt = receipt.map(|receipt| format!("  {receipt}"));
     output::line(&format!(
-        "{}  {}  {}{again}",
+        "{}  {}  {}{again}{}",
         escape::line(&conversation),
         sent.appended.sequence,
         escape::line(&sent.appended.activity_id),
-    ))
+        receipt.unwrap_or_default(),
+    ))?;
+    failed(sent.receipt.as_ref())
+}
+
+/// What the channel will never take is a failure, although it was sent.
+fn failed(receipt: Option<&Receipt>) -> anyhow::Result<()> {
+    let failed = receipt.is_some_and(|receipt| receipt.state() == ReceiptState::Failed);
+    anyhow::ensure!(!failed, "the channel will not take it");
+    Ok(())
 }
 
 fn activity(args: &Args) -> anyhow::Result<Activity> {

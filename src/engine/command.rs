@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 
 use crate::activity::Draft;
 use crate::clock::Timestamp;
+use crate::engine::create::Create;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::receipt::Said;
 use crate::engine::session::{self, Appended, Session, Subscriber};
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
 use crate::proto::v1;
@@ -20,6 +22,7 @@ use crate::store::record;
 #[derive(Debug)]
 pub(crate) enum Command {
     Append(Box<Append>),
+    Create(Box<Create>),
     Commit(Box<Commit>),
     Ack(Acknowledge),
     Nack(Acknowledge, Nack),
@@ -146,8 +149,8 @@ pub(crate) struct Acknowledge {
     pub(crate) frame: u64,
     pub(crate) deliveries: Vec<DeliveryId>,
     pub(crate) want_result: bool,
-    /// The channel's own id of what it was handed; egress only.
-    pub(crate) channel_activity_id: Option<String>,
+    /// What the channel says of what it was handed; egress only.
+    pub(crate) said: Option<Said>,
 }
 
 /// How deliveries are given back.

@@ -145,6 +145,22 @@ impl Engine {
         Some(bot.account.clone())
     }
 
+    /// The bot that a channel is routed to.
+    #[must_use]
+    pub fn routed_bot(&self, channel: &ChannelId) -> Option<BotId> {
+        let settings = self.settings().look();
+        let channel = settings.channels.get(channel)?;
+        Some(channel.bot.clone())
+    }
+
+    /// A registered bot as users see it.
+    #[must_use]
+    pub fn account(&self, bot: &BotId) -> Option<v1::ChannelAccount> {
+        let settings = self.settings().look();
+        let bot = settings.bots.get(bot)?;
+        Some(bot.account.clone())
+    }
+
     /// A place among those who watch conversations, if there is one. It is free again when dropped.
     #[must_use]
     pub fn watch_place(&self) -> Option<OwnedSemaphorePermit> {

@@ -7,15 +7,19 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::engine::command::{Followed, Reply};
+use crate::engine::create::Created;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
+use crate::engine::receipt::Receipted;
 use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
-use crate::id::{ConversationNumber, DeliveryId};
+use crate::id::{ConversationNumber, DeliveryId, Sequence};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::proto::storage;
 use crate::store::keys::{Key, OnceDigest};
 use crate::store::{Batch, Durability, record};
 
@@ -36,6 +40,8 @@ pub(crate) struct Round {
     pub(crate) removed_members: HashSet<Vec<u8>>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
+    /// Receipts that are not in the store yet.
+    pub(crate) receipts: HashMap<(ConversationNumber, Sequence), storage::Receipt>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -45,10 +51,17 @@ pub(crate) struct Round {
 /// What is told when the round is durable, in the order in which it was decided.
 enum Effect {
     Reply(Reply, Result<Appended, Error>),
+    Created(
+        oneshot::Sender<Result<Created, Error>>,
+        Result<Created, Error>,
+    ),
     Tell(Arc<Session>, Event),
     /// Each with the frame that asked.
     Acked(Arc<Session>, Vec<(u64, Acked)>),
     Publish(Arc<Feed>, Arc<Entry>),
+    /// Everything up to there has a receipt.
+    Settled(Arc<Feed>, Sequence),
+    Receipt(Arc<Session>, Box<Receipted>),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
@@ -67,6 +80,7 @@ impl Round {
             handed_over: 0,
             removed_members: HashSet::new(),
             results: HashMap::new(),
+            receipts: HashMap::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -89,6 +103,14 @@ impl Round {
 
     pub(crate) fn reply(&mut self, reply: Reply, result: Result<Appended, Error>) {
         self.effects.push(Effect::Reply(reply, result));
+    }
+
+    pub(crate) fn created(
+        &mut self,
+        reply: oneshot::Sender<Result<Created, Error>>,
+        created: Result<Created, Error>,
+    ) {
+        self.effects.push(Effect::Created(reply, created));
     }
 
     /// Tells a session something.
@@ -114,6 +136,18 @@ impl Round {
         self.effects.push(Effect::Publish(feed, Arc::clone(entry)));
     }
 
+    /// Tells followers that an activity, and all before it, has what it gets of a receipt.
+    pub(crate) fn settled(&mut self, feed: Arc<Feed>, sequence: Sequence) {
+        self.effects.push(Effect::Settled(feed, sequence));
+    }
+
+    /// Tells a session what became of an activity, if it has room for that.
+    pub(crate) fn receipted(&mut self, session: &Arc<Session>, receipted: Receipted) {
+        let session = Arc::clone(session);
+        self.effects
+            .push(Effect::Receipt(session, Box::new(receipted)));
+    }
+
     pub(crate) fn followed(
         &mut self,
         reply: oneshot::Sender<Result<Followed, Error>>,
@@ -123,7 +157,10 @@ impl Round {
     }
 
     /// Tells everyone, now that the round is as durable as it asked for.
-    pub(crate) fn conclude(self, limits: &Limits) {
+    pub(crate) fn conclude(self, limits: &Limits, metrics: &Metrics) {
+        let most_receipts = limits
+            .session_receipts
+            .min(limits.session_backlog_frames / 2);
         for effect in self.effects {
             match effect {
                 Effect::Reply(reply, result) => tell_result(reply, result),
@@ -133,8 +170,15 @@ impl Round {
                     session.tell(Event::Acked(acked.collect()));
                 }
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
+                Effect::Settled(feed, sequence) => feed.settle(sequence),
+                Effect::Receipt(session, receipted) => {
+                    if !session.offer(Event::Receipt(receipted), most_receipts) {
+                        metrics.receipts_dropped.inc();
+                    }
+                }
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
+                Effect::Created(reply, created) => drop(reply.send(created)),
             }
         }
     }
@@ -155,9 +199,13 @@ impl Round {
                         refuse(&session, frame, why(), String::new(), Some(acked.id));
                     }
                 }
-                Effect::Publish(..) => {}
+                // What was not written has not happened.
+                Effect::Publish(..) | Effect::Settled(..) | Effect::Receipt(..) => {}
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
+                }
+                Effect::Created(reply, created) => {
+                    drop(reply.send(created.and_then(|_| Err(why()))));
                 }
             }
         }

@@ -14,11 +14,13 @@
 mod acknowledge;
 mod append;
 mod change;
+mod create;
 mod dispatch;
 mod filter;
 mod members;
 pub(super) mod once;
 mod queue;
+mod receipt;
 mod residency;
 mod retention;
 mod write;
@@ -389,6 +391,7 @@ impl Shard {
     ) -> Option<tokio::sync::oneshot::Sender<()>> {
         match command {
             Command::Append(append) => self.append(*append, round),
+            Command::Create(create) => self.create(*create, round),
             Command::Commit(commit) => self.commit(*commit, round),
             Command::Ack(acks) => self.ack(acks, round),
             Command::Nack(nacks, how) => self.nack(nacks, &how, round),

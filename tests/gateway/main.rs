@@ -20,6 +20,8 @@ mod bad_input;
 mod changes;
 mod channel;
 mod conversations;
+mod create_conversation;
 mod direct_line;
 mod direct_line_uploads;
 mod operations;
+mod receipts;

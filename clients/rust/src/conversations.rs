@@ -3,12 +3,15 @@
 mod pages;
 mod watch;
 
+use std::time::Duration;
+
 pub use watch::{Start, WatchStep};
 
 use crate::proto::{
     Activity, Appended, Conversation, ConversationName, ConversationReference,
-    DeleteActivityRequest, GetConversationRequest, ListActivitiesRequest, ListActivitiesResponse,
-    ListConversationsRequest, ListConversationsResponse, ListMembersRequest, ListMembersResponse,
+    CreateConversationRequest, DeleteActivityRequest, GetConversationRequest,
+    ListActivitiesRequest, ListActivitiesResponse, ListConversationsRequest,
+    ListConversationsResponse, ListMembersRequest, ListMembersResponse, Receipt,
     SendActivityRequest, UpdateActivityRequest, send_activity_request::Target,
 };
 use crate::{Client, Error};
@@ -36,6 +39,21 @@ pub struct Sent {
     pub appended: Appended,
     /// An earlier call had the same request id: nothing was appended now.
     pub repeated: bool,
+    /// What has become of it on its channel. Only of sends that wait for it.
+    pub receipt: Option<Receipt>,
+}
+
+/// A conversation that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatedConversation {
+    /// The conversation.
+    pub conversation: Conversation,
+    /// Where its first activity was appended, if one was given.
+    pub appended: Option<Appended>,
+    /// An earlier call had the same request id: nothing was begun now.
+    pub repeated: bool,
+    /// The channel named a conversation that the gateway knew before.
+    pub existed: bool,
 }
 
 impl ConversationName {
@@ -99,6 +117,7 @@ impl Conversations {
                 .appended
                 .ok_or(Error::Protocol("an update without its position"))?,
             repeated: updated.repeated_send,
+            receipt: None,
         })
     }
 
@@ -123,6 +142,7 @@ impl Conversations {
                 .appended
                 .ok_or(Error::Protocol("a deletion without its position"))?,
             repeated: deleted.repeated_send,
+            receipt: None,
         })
     }
 
@@ -146,6 +166,49 @@ impl Conversations {
         .await
     }
 
+    /// As [`send`](Self::send), and then waits until the channel says what became of the activity, but no
+    /// longer than `patience` (a gateway cuts that to 30 s by default). [`Sent::receipt`] has what is known
+    /// then; that the time was over is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_and_wait(
+        &self,
+        target: impl Into<Target>,
+        activity: impl Into<Box<Activity>>,
+        patience: Duration,
+    ) -> Result<Sent, Error> {
+        self.send_request(SendActivityRequest {
+            target: Some(target.into()),
+            activity: Some(activity.into()),
+            wait_for_delivery: patience.try_into().ok(),
+            ..SendActivityRequest::default()
+        })
+        .await
+    }
+
+    /// Asks a channel to begin a conversation with users who have not spoken. With a `request_id` in the
+    /// request, trying again is safe, and the way to go after any error that may pass.
+    ///
+    /// # Errors
+    ///
+    /// As `CreateConversation` lists them.
+    pub async fn create(
+        &self,
+        request: CreateConversationRequest,
+    ) -> Result<CreatedConversation, Error> {
+        let response = call!(self.create_conversation(request))?;
+        Ok(CreatedConversation {
+            conversation: response
+                .conversation
+                .ok_or(Error::Protocol("an answer without the conversation"))?,
+            appended: response.appended,
+            repeated: response.repeated_creation,
+            existed: response.existed,
+        })
+    }
+
     /// Appends an activity, with everything the call offers.
     ///
     /// # Errors
@@ -158,6 +221,7 @@ impl Conversations {
                 .appended
                 .ok_or(Error::Protocol("a send without its position"))?,
             repeated: response.repeated_send,
+            receipt: response.receipt,
         })
     }
 

@@ -148,7 +148,12 @@ impl Shard {
         self.check_disk(round.now)?;
         let slot = match slot {
             Some(slot) => slot,
-            None => self.start(&key, number, &draft, is_group, round)?,
+            None => {
+                let channel = self.settings.channels.get(&key.channel);
+                let unknown = || Error::ChannelUnknown(key.channel.clone());
+                let bot = channel.ok_or_else(unknown)?.bot.clone();
+                self.start(&key, number, &draft, is_group, &bot, round)?
+            }
         };
         self.conversations[slot].is_group |= is_group;
         let appended = self.write_inbound(slot, &draft, round);
@@ -237,7 +242,7 @@ impl Shard {
         Ok(appended)
     }
 
-    fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
+    pub(super) fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
         let seats = &self.conversations[slot].seats;
         seats
             .iter()
@@ -285,27 +290,24 @@ impl Shard {
         Ok(())
     }
 
-    /// Starts a conversation: nothing is appended yet.
-    fn start(
+    /// Starts a conversation with a bot: nothing is appended yet.
+    pub(super) fn start(
         &mut self,
         key: &ConversationKey,
         number: ConversationNumber,
         draft: &Draft,
         is_group: bool,
+        bot: &BotId,
         round: &mut Round,
     ) -> Result<usize, Error> {
         let channels = &self.settings.channels;
         let unknown = || Error::ChannelUnknown(key.channel.clone());
         let channel = channels.get(&key.channel).ok_or_else(unknown)?;
-        let mut cursors = vec![(Reader::Bot(channel.bot.clone()), Cursor::default())];
+        let mut cursors = vec![(Reader::Bot(bot.clone()), Cursor::default())];
         if channel.outbound == Outbound::Queue {
             cursors.push((Reader::Egress, Cursor::default()));
         }
-        let account = self
-            .settings
-            .bots
-            .get(&channel.bot)
-            .map(|bot| bot.account.clone());
+        let account = self.settings.bots.get(bot).map(|bot| bot.account.clone());
         let stored = Stored {
             number,
             start_time: round.now,
@@ -325,11 +327,7 @@ impl Shard {
             newest_time: Timestamp::default(),
             cursors,
         };
-        let listings = [
-            ListBy::All,
-            ListBy::Channel(&key.channel),
-            ListBy::Bot(&channel.bot),
-        ];
+        let listings = [ListBy::All, ListBy::Channel(&key.channel), ListBy::Bot(bot)];
         for by in listings {
             let listing = Key::Listing {
                 by,
@@ -359,7 +357,12 @@ impl Shard {
         }
     }
 
-    fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
+    pub(super) fn write_inbound(
+        &mut self,
+        slot: usize,
+        draft: &Draft,
+        round: &mut Round,
+    ) -> Appended {
         self.learn_members(slot, draft, round);
         self.freshen_reference(slot, draft, round);
         let timestamp = self.conversations[slot].stamp(round.now);
@@ -429,7 +432,7 @@ impl Shard {
         if *kind == Kind::MessageDelete {
             // An unreadable store shows when the round is written.
             let conversation = &self.conversations[slot];
-            let _ = self.note_deletion(conversation, &activity_id, &mut round.batch);
+            let _ = self.note_deletion(conversation, &activity_id, round);
         }
         let conversation = &mut self.conversations[slot];
         let sequence = conversation.last.next();

@@ -121,6 +121,7 @@ impl Shard {
             payload_hash: keyed.payload_hash.to_vec().into(),
             sequence: appended.sequence.0,
             activity_id: appended.activity_id.to_string(),
+            ..Default::default()
         };
         record::put(&mut round.batch, &key, &result);
         let kept = Kept {
