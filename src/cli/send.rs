@@ -35,8 +35,14 @@ pub(super) struct Args {
     request_id: Option<String>,
     /// Wait until the channel says what became of it, but no longer than this many seconds (the gateway
     /// waits 30 at most): ends with 1 if the channel will not take it
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30",
-          value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "30",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     wait: Option<u16>,
     /// Send the activity in this JSON file, or on stdin for `-`; TEXT replaces its text
     #[arg(long, value_name = "FILE")]

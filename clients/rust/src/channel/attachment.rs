@@ -72,6 +72,7 @@ impl Attachment {
         options: AttachmentOptions,
     ) -> Result<(Self, Outbounds), Error> {
         let max_outstanding = options.max_outstanding.clamp(1, 100_000);
+        let creates = options.capabilities.create;
         let hello = AttachHello {
             channel_id: options.channel_id,
             instance_id: options.instance_id,
@@ -104,14 +105,15 @@ impl Attachment {
                 options.max_posts.clamp(1, Semaphore::MAX_PERMITS),
             )),
         };
-        let creations = Creations {
+        // Of an adapter that does not create the queue is closed, and so requests are refused.
+        let creations = creates.then(|| Creations {
             queue: asked,
             sender: sender.clone(),
-        };
+        });
         let outbounds = Outbounds {
             queue,
             sender,
-            creations: Some(creations),
+            creations,
         };
         Ok((attachment, outbounds))
     }

@@ -21,8 +21,9 @@ pub struct Outbounds {
 }
 
 impl Outbounds {
-    /// Takes the requests to begin a conversation; `None` the second time. Who declares that the channel
-    /// can create must take them and answer: those of an attachment where nobody did are refused.
+    /// Takes the requests to begin a conversation. `None` the second time, and when the adapter did not
+    /// declare that its channel can ([`ChannelCapabilities::create`](crate::proto::ChannelCapabilities)):
+    /// then they are refused. Who did must take them and answer; the gateway does not wait for ever.
     pub fn creations(&mut self) -> Option<Creations> {
         self.creations.take()
     }
