@@ -298,6 +298,7 @@ impl Engine {
         Ok(Follower::new(
             followed.conversation,
             position,
+            followed.settled,
             followed.feed,
             store,
             &self.limits(),

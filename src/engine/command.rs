@@ -171,6 +171,8 @@ pub(crate) struct Followed {
     pub(crate) feed: Arc<Feed>,
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
+    /// Everything up to here is settled by the channel.
+    pub(crate) settled: Sequence,
 }
 
 /// What waits for a subscriber.

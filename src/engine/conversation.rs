@@ -265,7 +265,7 @@ impl Conversation {
     }
 
     /// Everything up to here was settled by the channel, or is not for it.
-    fn settled(&self) -> Sequence {
+    pub(crate) fn settled(&self) -> Sequence {
         let mut seats = self.seats.iter();
         let egress = seats.find(|seat| seat.reader == Reader::Egress);
         egress.map_or(Sequence::START, |seat| seat.subscription.cursor().finished)

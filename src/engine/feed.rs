@@ -104,6 +104,8 @@ impl Feed {
 pub struct Follower {
     conversation: ConversationNumber,
     position: Sequence,
+    /// Everything up to here was settled when it began.
+    settled: Sequence,
     /// Receipts up to here were returned; `None` when none are wanted.
     receipted: Option<Sequence>,
     progress: watch::Receiver<Progress>,
@@ -113,10 +115,12 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower that has seen everything up to `position`.
+    /// A follower that has seen everything up to `position`, and that began when everything up to `settled`
+    /// was settled.
     pub(crate) fn new(
         conversation: ConversationNumber,
         position: Sequence,
+        settled: Sequence,
         feed: Arc<Feed>,
         store: Arc<dyn Store>,
         limits: &Limits,
@@ -124,6 +128,7 @@ impl Follower {
         Self {
             conversation,
             position,
+            settled,
             receipted: None,
             progress: feed.progress.subscribe(),
             feed,

@@ -34,12 +34,11 @@ impl Feed {
 }
 
 impl Follower {
-    /// Also returns receipts from now on: those of activities after the position, and of earlier ones
-    /// that are not settled.
+    /// Also returns receipts: those of activities after the position, and of earlier ones that were not
+    /// settled when it began.
     #[must_use]
     pub fn with_receipts(mut self) -> Self {
-        let settled = self.progress.borrow().settled;
-        self.receipted = Some(settled.min(self.position));
+        self.receipted = Some(self.settled.min(self.position));
         self
     }
 

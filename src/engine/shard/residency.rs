@@ -166,6 +166,7 @@ impl Shard {
             feed: conversation.feed(),
             first: conversation.first,
             last: conversation.last,
+            settled: conversation.settled(),
         })
     }
 
