@@ -33,8 +33,7 @@ pub(super) struct Args {
     /// Makes it safe to send again: the same id within 24 hours is sent once
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// Wait until the channel says what became of it, but no longer than this many seconds (the gateway
-    /// waits 30 at most): ends with 1 if the channel will not take it
+    /// Wait for what the channel makes of it, 30 seconds at most; ends with 1 if it will not take it
     #[arg(
         long,
         value_name = "SECONDS",
