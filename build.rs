@@ -63,6 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "NackMode",
         "Retry",
         "ReadOrder",
+        "ReceiptState",
     ] {
         config = config.extern_path(
             format!(".turnwire.v1.{leaf}"),

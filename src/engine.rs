@@ -7,6 +7,7 @@ mod address;
 mod bots;
 mod command;
 mod conversation;
+pub mod create;
 pub mod delivery;
 mod error;
 mod feed;
@@ -14,6 +15,7 @@ mod heard;
 mod link;
 pub mod log;
 mod read;
+pub mod receipt;
 mod reload;
 mod retry;
 mod round;
@@ -46,11 +48,12 @@ pub use bots::{Asker, Changed};
 pub use command::{Backlog, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};
-pub use feed::Follower;
+pub use feed::{Follower, News};
 pub use link::Link;
 pub use read::{Filter, ListPosition};
 
 use command::{Append, Command, From as Origin, Keyed, Reply, Room};
+use create::Creations;
 use session::{Appended, Credit, Event, Events, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
@@ -75,6 +78,9 @@ struct Inner {
     draining: AtomicBool,
     /// Places for those who watch conversations.
     watchers: Arc<Semaphore>,
+    /// Places for those who wait for receipts.
+    waiters: Arc<Semaphore>,
+    creations: Creations,
 }
 
 /// Where to start following a conversation.
@@ -152,6 +158,8 @@ impl Engine {
                 watchers: Arc::new(Semaphore::new(limits.watchers)),
                 room: Arc::new(Semaphore::new(limits.shard_bytes)),
                 room_bytes: limits.shard_bytes,
+                waiters: Arc::new(Semaphore::new(limits.delivery_waiters)),
+                creations: Creations::new(limits.creations),
                 shared,
                 shards,
                 tasks: Mutex::new(tasks),
@@ -296,6 +304,7 @@ impl Engine {
         Ok(Follower::new(
             followed.conversation,
             position,
+            followed.settled,
             followed.feed,
             store,
             &self.limits(),
@@ -374,6 +383,7 @@ impl Engine {
         let link = Link::new(self.clone(), Arc::clone(&session));
         if let Some(old) = replaced {
             old.end(Error::SessionReplaced(instance.to_owned()));
+            self.inner.creations.lost(old.number);
             self.command_all(|| Command::Detach(old.number)).await?;
         }
         self.command_all(|| Command::Attach(Arc::clone(&session)))
@@ -395,6 +405,7 @@ impl Engine {
                 sessions.remove(&key);
             }
         }
+        self.inner.creations.lost(session.number);
         // Shards that are gone hold nothing any more.
         let _ = self.command_all(|| Command::Detach(session.number)).await;
     }
@@ -469,6 +480,7 @@ impl Engine {
     /// [`Error::ShuttingDown`].
     pub async fn stop(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.creations.end();
         // The shards first: they answer what was sent before, and then nothing more is told.
         for shard in &self.inner.shards {
             let (done, stopped) = oneshot::channel();

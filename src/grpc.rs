@@ -6,9 +6,11 @@ mod bots;
 mod channels;
 mod conversations;
 mod convert;
+mod creations;
 mod membership;
 mod page;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 

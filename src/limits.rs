@@ -66,12 +66,25 @@ pub struct Limits {
     /// Frames that may wait for a client that does not read, before its own frames are no longer
     /// read; deliveries are bounded by credit instead. Default 4,096.
     pub session_backlog_frames: usize,
+    /// Frames that may wait for a bot that does not read before receipts for it are dropped, but never more
+    /// than half of `session_backlog_frames`, so that receipts do not keep the bot's frames from being
+    /// read. Default 1,024.
+    pub session_receipts: usize,
     /// How long a delivery may be held, from 5 s to 10 min. Default 60 s.
     pub delivery_deadline: Duration,
     /// How long a delivery may be held when it is extended again and again. Default 1 h.
     pub delivery_ceiling: Duration,
     /// Attempts before a delivery is parked in the dead letters. Default 5.
     pub delivery_attempts: u32,
+    /// Longest wait of a send for what becomes of it on its channel. Default 30 s.
+    pub delivery_wait: Duration,
+    /// Most sends that wait so at one time. Default 10,000.
+    pub delivery_waiters: usize,
+    /// How long a channel's adapter may take to say what became of a conversation that it was asked to begin.
+    /// Default 30 s.
+    pub creation_timeout: Duration,
+    /// Most conversations that are being created at one time. Default 1,000.
+    pub creations: usize,
     /// Commands that may wait for each shard before callers wait. Default 8,192.
     pub shard_commands: usize,
     /// Bytes of activities that may wait for all shards together before callers wait. Default
@@ -133,9 +146,14 @@ impl Default for Limits {
             session_credit_deliveries: 100_000,
             session_credit_bytes: 256 * MIB as i64,
             session_backlog_frames: 4_096,
+            session_receipts: 1_024,
             delivery_deadline: Duration::from_secs(60),
             delivery_ceiling: HOUR,
             delivery_attempts: 5,
+            delivery_wait: Duration::from_secs(30),
+            delivery_waiters: 10_000,
+            creation_timeout: Duration::from_secs(30),
+            creations: 1_000,
             shard_commands: 8_192,
             shard_bytes: 64 * MIB,
             shard_round: 1_024,

@@ -39,6 +39,10 @@ pub struct Metrics {
     pub dead_letters: Counter,
     /// Activities of bots that bots which hear everyone were not handed, by limit `bot_run`.
     pub bot_runs_cut: Counter,
+    /// What channels said of the activities that they were handed.
+    pub receipts: ReceiptStates,
+    /// Receipts that were not told to bots for want of room.
+    pub receipts_dropped: Counter,
     /// Open streams now.
     pub sessions: Sessions,
     /// Conversations being watched now, by watcher.
@@ -113,6 +117,17 @@ pub struct ScheduledOutcomes {
     pub refused: Counter,
 }
 
+/// A counter for each state that a channel can put an activity into.
+#[derive(Clone, Debug)]
+pub struct ReceiptStates {
+    /// The channel has it.
+    pub delivered: Counter,
+    /// The channel will never take it.
+    pub failed: Counter,
+    /// Nobody can say.
+    pub unknown: Counter,
+}
+
 /// A gauge for each kind of stream.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -137,6 +152,7 @@ impl Metrics {
         let acks = counters(r, "acks", "Acknowledgements of deliveries");
         let sends = counters(r, "sends", "Sends of bots and backends");
         let scheduled = counters(r, "scheduled_sends", "Sends that wait for their time");
+        let receipts = counters(r, "receipts", "Activities that channels have spoken of");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
         let outbound = Family::<Label<String>, Gauge>::default();
@@ -188,6 +204,16 @@ impl Metrics {
                 r,
                 "bot_runs_cut",
                 "Activities of bots that other bots were not handed",
+            ),
+            receipts: ReceiptStates {
+                delivered: resolve(&receipts, "state", "delivered"),
+                failed: resolve(&receipts, "state", "failed"),
+                unknown: resolve(&receipts, "state", "unknown"),
+            },
+            receipts_dropped: counter(
+                r,
+                "receipts_dropped",
+                "Receipts that were not told to bots for want of room",
             ),
             sessions: Sessions {
                 bot: sessions.get_or_create_owned(&[("kind", "bot")]),
@@ -346,6 +372,8 @@ mod tests {
             "turnwire_sends_total{outcome=\"failed\"} 1",
             "turnwire_scheduled_sends_total{outcome=\"sent\"} 0",
             "turnwire_dead_letters_total 0",
+            "turnwire_receipts_total{state=\"failed\"} 0",
+            "turnwire_receipts_dropped_total 0",
             "turnwire_sessions{kind=\"channel\"} 3",
             "turnwire_watchers 0",
             "turnwire_conversations_resident 0",

@@ -55,6 +55,12 @@ pub enum Failure {
         /// Limit `watchers`.
         limit: usize,
     },
+    /// There are as many sends that wait for a receipt as the gateway takes.
+    #[error("the gateway has its most waiting sends, `{limit}`; nothing was sent")]
+    TooManyWaiters {
+        /// Limit `delivery_waiters`.
+        limit: usize,
+    },
     /// The first frame of a stream was not a Hello.
     #[error("the first frame of a stream must be a Hello")]
     HelloExpected,
@@ -111,6 +117,9 @@ impl Failure {
             Self::TooManyWatchers { .. } => {
                 ("TOO_MANY_WATCHERS", Code::ResourceExhausted, 503, Later)
             }
+            Self::TooManyWaiters { .. } => {
+                ("TOO_MANY_WAITERS", Code::ResourceExhausted, 503, Later)
+            }
             Self::HelloExpected => ("HELLO_EXPECTED", Code::FailedPrecondition, 400, Never),
             Self::HelloTimeout(_) => ("HELLO_TIMEOUT", Code::DeadlineExceeded, 408, Later),
             Self::HelloInvalid { .. } => ("HELLO_INVALID", Code::InvalidArgument, 400, Never),
@@ -151,6 +160,7 @@ impl Failure {
             | Self::Auth(_)
             | Self::RoleMissing { .. }
             | Self::TooManyWatchers { .. }
+            | Self::TooManyWaiters { .. }
             | Self::HelloExpected
             | Self::HelloTimeout(_)
             | Self::ProtocolUnsupported { .. } => None,
@@ -210,7 +220,16 @@ impl Failure {
             Self::Engine(Error::BotsLoop { limit }) => {
                 fact("limit", format!("bot_handovers={limit}"));
             }
+            Self::Engine(Error::TooManyCreations { limit }) => {
+                fact("limit", format!("creations={limit}"));
+            }
+            Self::Engine(Error::CreationTimeout { timeout, .. }) => {
+                fact("limit", format!("creation_timeout={timeout:?}"));
+            }
             Self::TooManyWatchers { limit } => fact("limit", format!("watchers={limit}")),
+            Self::TooManyWaiters { limit } => {
+                fact("limit", format!("delivery_waiters={limit}"));
+            }
             Self::Engine(Error::SequenceGone { first }) => {
                 fact("first_sequence", first.to_string());
             }
@@ -299,6 +318,20 @@ pub fn row(error: &Error) -> Row {
         }
         Error::ScheduleUnknown(_) => ("SCHEDULE_UNKNOWN", Code::NotFound, 404, Never),
         Error::ScheduleSent { .. } => ("SCHEDULE_SENT", Code::FailedPrecondition, 409, Never),
+        Error::CreationMismatch { .. } => {
+            ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
+        }
+        Error::AdapterAbsent(_) => ("ADAPTER_ABSENT", Code::Unavailable, 503, Later),
+        Error::AdapterLost(_) => ("ADAPTER_LOST", Code::Unavailable, 503, Uncertain),
+        Error::CreationTimeout { .. } => {
+            ("CREATION_TIMEOUT", Code::DeadlineExceeded, 504, Uncertain)
+        }
+        Error::CreationRefused { .. } => ("CREATION_REFUSED", Code::FailedPrecondition, 409, Never),
+        Error::CreationDeferred { .. } => ("CREATION_DEFERRED", Code::Unavailable, 503, Later),
+        Error::CreationUnknown => ("CREATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::TooManyCreations { .. } => {
+            ("TOO_MANY_CREATIONS", Code::ResourceExhausted, 503, Later)
+        }
         Error::CreditOutOfRange { .. } => {
             ("CREDIT_OUT_OF_RANGE", Code::InvalidArgument, 400, Never)
         }
@@ -390,7 +423,11 @@ impl From<Failure> for Status {
         }
         if row.retry == v1::Retry::Later {
             const SOON: Duration = Duration::from_secs(1);
-            details.set_retry_info(Some(SOON));
+            let asked = match &failure {
+                Failure::Engine(Error::CreationDeferred { delay, .. }) => *delay,
+                _ => None,
+            };
+            details.set_retry_info(Some(asked.unwrap_or(SOON)));
         }
         Self::with_error_details(row.code, message, details)
     }

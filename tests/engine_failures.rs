@@ -17,11 +17,13 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use turnwire::clock::{Clock, Manual, Timestamp};
+use turnwire::engine::create::{Answer, Created, Wanted};
 use turnwire::engine::log::{Author, Entry, Page};
+use turnwire::engine::receipt::{Receipt, State};
 use turnwire::engine::schedule::{Cancelled, Sent, Times};
 use turnwire::engine::session::{Appended, Credit, Delivery, Event, Events, Outcome};
 use turnwire::engine::settings::{Bot, Channel, Hears, Outbound, Settings};
-use turnwire::engine::{Engine, Error, Follower, Link, Nack, Start};
+use turnwire::engine::{Engine, Error, Follower, Link, Nack, News, Start};
 use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, ScheduleId, Sequence};
 use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
@@ -215,7 +217,12 @@ impl Gateway {
         let channel = Channel {
             bot: BOT.into(),
             also: Vec::new(),
-            capabilities: v1::ChannelCapabilities::default(),
+            capabilities: v1::ChannelCapabilities {
+                update: true,
+                delete: true,
+                create: true,
+                ..Default::default()
+            },
             outbound: Outbound::Queue,
             service_url: None,
             end_closes: false,
@@ -736,6 +743,236 @@ async fn a_stop_makes_durable_what_was_not_yet() {
 // ---------------------------------------------------------------------------------------------
 // Seeds.
 
+/// The receipt of a conversation's activity at a position, as it is stored.
+fn receipt(gateway: &Gateway, key: &ConversationKey, position: u64) -> Receipt {
+    let stored = gateway.engine.conversation(key).expect("it was started");
+    let log = gateway.log(key);
+    let receipts = gateway.engine.receipts(key, &stored, &log);
+    let receipts = receipts.expect("it can be read").into_iter().flatten();
+    { receipts }
+        .find(|receipt| receipt.sequence == Sequence(position))
+        .expect("a bot said it")
+}
+
+fn the_receipts(events: &mut Events) -> Vec<Receipt> {
+    let receipts = told(events).into_iter().filter_map(|event| match event {
+        Event::Receipt(receipted) => Some(receipted.receipt),
+        _ => None,
+    });
+    receipts.collect()
+}
+
+#[tokio::test]
+async fn a_receipt_that_was_not_written_is_told_to_nobody() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (bot, mut bot_events) = gateway.attach_bot("bot").await;
+        bot.session().want_receipts();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        gateway.send(&key, "hello").await.unwrap();
+        gateway.settle().await;
+        let outbound = the_delivery(&mut events);
+        let follower = gateway.engine.follow(key.clone(), Start::End).await;
+        let mut follower = follower.unwrap().with_receipts();
+        gateway.fail_next(1, how);
+        adapter.delivered(2, outbound.id, None).await.unwrap();
+        gateway.settle().await;
+        assert_eq!(the_receipts(&mut bot_events), []);
+        let news = follower.news().now_or_never();
+        assert!(matches!(news, Some(Err(Error::FollowAgain))), "{news:?}");
+        gateway.advance(AFTER_A_FAILURE).await;
+        match how {
+            // The activity comes again, and its outcome then counts.
+            Failure::Refuse => {
+                assert_eq!(receipt(&gateway, &key, 2).state, State::Accepted);
+                let again = the_delivery(&mut events);
+                adapter.delivered(3, again.id, None).await.unwrap();
+                gateway.settle().await;
+                let receipts = the_receipts(&mut bot_events);
+                assert_eq!(receipts, [receipt(&gateway, &key, 2)]);
+            }
+            // It is there, whatever was said, and can be read.
+            Failure::ApplyAndFail => assert!(told(&mut events).is_empty()),
+        }
+        assert_eq!(receipt(&gateway, &key, 2).state, State::Delivered);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_was_told_survives_a_machine_that_loses_all_that_was_not_synced() {
+    let mut gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    let (bot, mut bot_events) = gateway.attach_bot("bot").await;
+    bot.session().want_receipts();
+    let (adapter, mut events) = gateway.attach_adapter().await;
+    gateway.send(&key, "hello").await.unwrap();
+    gateway.settle().await;
+    let outbound = the_delivery(&mut events);
+    let theirs = Some("theirs".to_owned());
+    adapter.delivered(2, outbound.id, theirs).await.unwrap();
+    gateway.settle().await;
+    let receipts = the_receipts(&mut bot_events);
+    assert_eq!(receipts[0].channel_activity_id, "theirs");
+    drop((adapter, events, bot, bot_events));
+    gateway.restart(0).await;
+    assert_eq!(receipts, [receipt(&gateway, &key, 2)]);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_receipt_goes_on_waiting_over_a_failure() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    let (adapter, mut events) = gateway.attach_adapter().await;
+    let sent = gateway.send(&key, "hello").await.unwrap();
+    let mut waits = Box::pin(gateway.engine.receipt(&key, &sent, DEADLINE));
+    assert!(waits.as_mut().now_or_never().is_none());
+    gateway.settle().await;
+    let outbound = the_delivery(&mut events);
+    gateway.fail_next(1, Failure::Refuse);
+    adapter.delivered(2, outbound.id, None).await.unwrap();
+    gateway.settle().await;
+    assert!(
+        waits.as_mut().now_or_never().is_none(),
+        "it was not written"
+    );
+    gateway.advance(AFTER_A_FAILURE).await;
+    let again = the_delivery(&mut events);
+    adapter.delivered(3, again.id, None).await.unwrap();
+    assert_eq!(waits.await.state, State::Delivered);
+}
+
+#[tokio::test]
+async fn a_deletion_and_an_outcome_that_come_together_are_both_kept() {
+    for rounds in Rounds::BOTH {
+        let gateway = Gateway::with(rounds);
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        let sent = gateway.send(&key, "hello").await.unwrap();
+        gateway.settle().await;
+        let outbound = the_delivery(&mut events);
+        let deletion = v1::Activity {
+            r#type: Some("messageDelete".to_owned()),
+            id: Some(sent.activity_id.to_string()),
+            ..Default::default()
+        };
+        let bot = Some(BotId::from(BOT));
+        let deleting =
+            gateway
+                .engine
+                .send_activity(key.clone(), bot.clone(), None, None, deletion.into());
+        let outcome = adapter.delivered(2, outbound.id, Some("theirs".to_owned()));
+        let (deleted, outcome) = futures_util::future::join(deleting, outcome).await;
+        outcome.unwrap();
+        deleted.unwrap();
+        gateway.settle().await;
+        assert_eq!(receipt(&gateway, &key, 2).channel_activity_id, "theirs");
+        // What is deleted cannot be updated.
+        let update = v1::Activity {
+            r#type: Some("messageUpdate".to_owned()),
+            id: Some(sent.activity_id.to_string()),
+            text: Some("again".to_owned()),
+            ..Default::default()
+        };
+        let updated = gateway
+            .engine
+            .send_activity(key.clone(), bot, None, None, update.into())
+            .await;
+        let is_gone = matches!(updated, Err(Error::ActivityUnknown { .. }));
+        assert!(is_gone, "{rounds:?}: {updated:?}");
+    }
+}
+
+fn wanted(request_id: &str) -> Wanted {
+    Wanted {
+        channel: CHANNEL.into(),
+        bot: BOT.into(),
+        request_id: Some(request_id.to_owned()),
+        asked: v1::CreateConversation {
+            members: vec![v1::ChannelAccount {
+                id: Some("user".to_owned()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        },
+        activity: Some(message("first").into()),
+    }
+}
+
+/// Asks for a conversation, and lets the adapter answer.
+async fn create(
+    gateway: &Gateway,
+    adapter: &Link,
+    events: &mut Events,
+    request_id: &str,
+) -> Result<Created, Error> {
+    let engine = gateway.engine.clone();
+    let wanted = wanted(request_id);
+    let creating = tokio::spawn(async move { engine.create_conversation(wanted).await });
+    gateway.settle().await;
+    for event in told(events) {
+        if let Event::Create(asked) = event {
+            let conversation = v1::ConversationAccount {
+                id: Some("new".to_owned()),
+                ..Default::default()
+            };
+            let created = v1::Created {
+                conversation: Some(conversation),
+                ..Default::default()
+            };
+            let answer = Answer::Created(created.into());
+            adapter
+                .created(asked.request_id, answer)
+                .expect("it is awaited");
+        }
+    }
+    creating.await.expect("it does not panic")
+}
+
+#[tokio::test]
+async fn a_creation_that_failed_is_said_to_have_failed_and_is_there_once_when_it_is_repeated() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        gateway.fail_next(1, how);
+        failed(create(&gateway, &adapter, &mut events, "r").await);
+        gateway.advance(AFTER_A_FAILURE).await;
+        let created = create(&gateway, &adapter, &mut events, "r").await.unwrap();
+        assert_eq!(created.repeated, how == Failure::ApplyAndFail);
+        let again = create(&gateway, &adapter, &mut events, "r").await.unwrap();
+        assert!(again.repeated);
+        let log = gateway.log(&conversation("new"));
+        let kinds: Vec<_> = log
+            .iter()
+            .map(|entry| entry.author.bot().is_some())
+            .collect();
+        assert_eq!(
+            kinds,
+            [false, true],
+            "an update and the first activity, once"
+        );
+        assert_eq!(text(&log[1]), "first");
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_was_answered_survives_a_machine_that_loses_all_that_was_not_synced() {
+    let mut gateway = Gateway::new();
+    let (adapter, mut events) = gateway.attach_adapter().await;
+    let created = create(&gateway, &adapter, &mut events, "r").await.unwrap();
+    drop((adapter, events));
+    gateway.restart(0).await;
+    let again = gateway.engine.create_conversation(wanted("r")).await;
+    let again = again.expect("no adapter is needed for what is there");
+    assert_eq!(again.conversation, created.conversation);
+    assert!(again.repeated);
+    assert_eq!(gateway.log(&created.conversation).len(), 2);
+}
+
 /// One conversation as the world outside the gateway knows it.
 #[derive(Default)]
 struct Book {
@@ -750,7 +987,13 @@ struct Book {
     /// What the adapter was last handed: which, and at which attempt.
     newest_outbound: Option<(Sequence, u32)>,
     shown: BTreeSet<Sequence>,
+    /// What the adapter said of each, whether or not it was taken.
+    said: BTreeMap<Sequence, Vec<State>>,
+    /// What bots were told of what became of it.
+    receipts: BTreeMap<Sequence, Receipt>,
     followed: Vec<Arc<str>>,
+    /// What followers were told of what became of it.
+    watched: Vec<Receipt>,
 }
 
 #[derive(Default)]
@@ -994,15 +1237,30 @@ impl World {
             return;
         };
         for outbound in std::mem::take(&mut self.outbound) {
-            let done = if self.random.random_ratio(1, 6) {
-                let soon = Nack::Retry(Some(Duration::ZERO));
-                adapter.nack(frame, vec![outbound.id], soon, false).await
-            } else {
-                adapter
-                    .delivered(frame, outbound.id, Some("theirs".to_owned()))
-                    .await
+            let id = outbound.id;
+            let (said, done) = match self.random.random_range(0..12) {
+                0..2 => {
+                    let soon = Nack::Retry(Some(Duration::ZERO));
+                    (None, adapter.nack(frame, vec![id], soon, false).await)
+                }
+                2 => {
+                    let no = Nack::Poison("no".to_owned());
+                    let done = adapter.nack(frame, vec![id], no, false).await;
+                    (Some(State::Failed), done)
+                }
+                3 => {
+                    let done = adapter.undetermined(frame, id, "?".to_owned()).await;
+                    (Some(State::Unknown), done)
+                }
+                _ => {
+                    let theirs = Some("theirs".to_owned());
+                    let done = adapter.delivered(frame, id, theirs).await;
+                    (Some(State::Delivered), done)
+                }
             };
             done.expect("the engine runs");
+            let book = self.books.entry(outbound.conversation).or_default();
+            book.said.entry(outbound.sequence).or_default().extend(said);
         }
     }
 
@@ -1016,6 +1274,7 @@ impl World {
                 .gateway
                 .attach_bot(&format!("bot{}", self.sessions))
                 .await;
+            link.session().want_receipts();
             self.bots.push(Session {
                 number: self.sessions,
                 link,
@@ -1043,7 +1302,7 @@ impl World {
         let book = self.books.entry(key.clone()).or_default();
         let start = Start::After(Sequence(book.followed.len() as u64));
         match self.gateway.engine.follow(key.clone(), start).await {
-            Ok(follower) => drop(self.followers.insert(key, follower)),
+            Ok(follower) => drop(self.followers.insert(key, follower.with_receipts())),
             Err(Error::StoreFailed(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -1095,9 +1354,16 @@ impl World {
         for (key, follower) in &mut self.followers {
             let book = self.books.entry(key.clone()).or_default();
             loop {
-                match tokio::task::unconstrained(follower.next()).now_or_never() {
+                match tokio::task::unconstrained(follower.news()).now_or_never() {
                     None => break,
-                    Some(Ok(entries)) => {
+                    Some(Ok(News::Receipts(receipts))) => {
+                        for receipt in receipts {
+                            let seen = receipt.sequence.0 <= book.followed.len() as u64;
+                            assert!(seen, "an activity first, and then what became of it");
+                            book.watched.push(receipt);
+                        }
+                    }
+                    Some(Ok(News::Entries(entries))) => {
                         for entry in entries {
                             book.followed.push(Arc::clone(&entry.activity_id));
                             let position = Sequence(book.followed.len() as u64);
@@ -1155,7 +1421,15 @@ impl World {
                     "{refused:?}"
                 );
             }
-            Event::Posted(_) | Event::Drain { .. } | Event::End(_) => panic!("{event:?}"),
+            Event::Receipt(receipted) => {
+                let book = self.books.entry(receipted.conversation).or_default();
+                let receipt = receipted.receipt;
+                let before = book.receipts.insert(receipt.sequence, receipt);
+                assert_eq!(before, None, "a receipt is told once");
+            }
+            Event::Posted(_) | Event::Create(_) | Event::Drain { .. } | Event::End(_) => {
+                panic!("{event:?}")
+            }
         }
     }
 
@@ -1232,9 +1506,12 @@ impl World {
                 );
                 assert!(is_fine, "{refused:?}");
             }
-            Event::Acked(_) | Event::Sent(_) | Event::Drain { .. } | Event::End(_) => {
-                panic!("{event:?}")
-            }
+            Event::Acked(_)
+            | Event::Sent(_)
+            | Event::Receipt(_)
+            | Event::Create(_)
+            | Event::Drain { .. }
+            | Event::End(_) => panic!("{event:?}"),
         }
     }
 
@@ -1287,8 +1564,8 @@ impl World {
         for key in self.books.keys().cloned().collect::<Vec<_>>() {
             let start = Start::After(Sequence(self.books[&key].followed.len() as u64));
             let follower = self.gateway.engine.follow(key.clone(), start).await;
-            self.followers
-                .insert(key, follower.expect("it can be followed"));
+            let follower = follower.expect("it can be followed");
+            self.followers.insert(key, follower.with_receipts());
         }
         self.look().await;
         for (key, book) in &self.books {
@@ -1352,6 +1629,20 @@ impl World {
                     commit.fate != Fate::Taken || found == commit.replies,
                     "what was taken is there"
                 );
+            }
+            let engine = &self.gateway.engine;
+            let stored = engine.conversation(key).expect("it was started");
+            let receipts = engine.receipts(key, &stored, &log).expect("it is there");
+            let receipts: BTreeMap<_, _> = { receipts.into_iter().flatten() }
+                .map(|receipt| (receipt.sequence, receipt))
+                .collect();
+            for told in book.receipts.values().chain(&book.watched) {
+                assert_eq!(receipts.get(&told.sequence), Some(told), "it stays so");
+            }
+            for entry in log.iter().filter(|entry| entry.author.bot().is_some()) {
+                let state = receipts[&entry.sequence].state;
+                let said = &book.said[&entry.sequence];
+                assert!(said.contains(&state), "{state:?} was said: {said:?}");
             }
             for entry in &log {
                 match entry.author {

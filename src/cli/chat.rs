@@ -141,7 +141,7 @@ impl User {
                             quiet_since = Instant::now();
                         }
                     }
-                    Some(Ok(WatchStep::Position(_))) => {}
+                    Some(Ok(WatchStep::Position(_) | WatchStep::Receipt(_))) => {}
                     Some(Err(error)) => return Err(error.into()),
                     None => return Ok(()),
                 },

@@ -7,8 +7,9 @@ use anyhow::Context;
 use serde_json::json;
 use turnwire_client::conversations::{Conversations, Scheduled, Sending, Sent};
 use turnwire_client::proto::{
-    Activity, ConversationName, ListConversationsRequest, SendActivityRequest, UserTarget,
-    list_conversations_request::Filter, send_activity_request::Target,
+    Activity, ConversationName, ListConversationsRequest, Receipt, ReceiptState,
+    SendActivityRequest, UserTarget, list_conversations_request::Filter,
+    send_activity_request::Target,
 };
 
 use super::address::{self, Address};
@@ -46,6 +47,17 @@ pub(super) struct Args {
     /// times, since `10m` is another one each time
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+    /// Wait for what the channel makes of it, 30 seconds at most; ends with 1 if it will not take it
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with = "at",
+        default_missing_value = "30",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    wait: Option<u16>,
     /// Send the activity in this JSON file, or on stdin for `-`; TEXT replaces its text
     #[arg(long, value_name = "FILE")]
     activity: Option<PathBuf>,
@@ -71,6 +83,10 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         activity: Some(activity.into()),
         deliver_at: at.map(when::to_proto),
         expire_at: expire.map(when::to_proto),
+        wait_for_delivery: args.wait.map(|seconds| prost_types::Duration {
+            seconds: seconds.into(),
+            nanos: 0,
+        }),
     };
     match conversations.send_request(request).await? {
         Sending::Now(sent) => print_sent(&sent, json),
@@ -81,24 +97,40 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
 fn print_sent(sent: &Sent, json: bool) -> anyhow::Result<()> {
     let conversation = address::text(&sent.conversation);
     if json {
-        return output::json(&json!({
+        let mut said = json!({
             "conversation": conversation,
             "activityId": sent.appended.activity_id,
             "sequence": sent.appended.sequence,
             "repeated": sent.repeated,
-        }));
+        });
+        if let Some(receipt) = &sent.receipt {
+            said["receipt"] = json::receipt(receipt);
+        }
+        output::json(&said)?;
+        return failed(sent.receipt.as_ref());
     }
     let again = if sent.repeated {
         " (was sent before)"
     } else {
         ""
     };
+    let receipt = sent.receipt.as_ref().map(show::receipt);
+    let receipt = receipt.map(|receipt| format!("  {receipt}"));
     output::line(&format!(
-        "{}  {}  {}{again}",
+        "{}  {}  {}{again}{}",
         escape::line(&conversation),
         sent.appended.sequence,
         escape::line(&sent.appended.activity_id),
-    ))
+        receipt.unwrap_or_default(),
+    ))?;
+    failed(sent.receipt.as_ref())
+}
+
+/// What the channel will never take is a failure, although it was sent.
+fn failed(receipt: Option<&Receipt>) -> anyhow::Result<()> {
+    let failed = receipt.is_some_and(|receipt| receipt.state() == ReceiptState::Failed);
+    anyhow::ensure!(!failed, "the channel will not take it");
+    Ok(())
 }
 
 fn print_scheduled(scheduled: &Scheduled, at: Option<Timestamp>, json: bool) -> anyhow::Result<()> {

@@ -66,13 +66,17 @@ pub(super) fn read_all(
         let id = channels.claim(table.require("id"), check_id);
         let kind = table.require("kind").and_then(|value| value.choice(&kinds));
         let routed = read_bots(&mut table, bots, most_bots);
-        let capabilities = table
-            .take("capabilities")
-            .map(|value| read_capabilities(&value));
+        let is_direct_line = kind == Some(Kind::DirectLine);
+        let capabilities = table.take("capabilities").map(|value| {
+            let all = read_capabilities(&value);
+            if is_direct_line && all.create {
+                value.refuse("`create` is not for this kind: conversations begin when users come");
+            }
+            all
+        });
         let written = table.take("outbound");
         let outbound = written.as_ref().and_then(|value| value.choice(&ways));
         let service_url = table.take("service_url").and_then(|value| read_url(&value));
-        let is_direct_line = kind == Some(Kind::DirectLine);
         let site = is_direct_line
             .then(|| direct_line::read(&mut table, &mut secrets))
             .flatten();

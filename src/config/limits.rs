@@ -54,9 +54,14 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         session_credit_deliveries,
         session_credit_bytes,
         session_backlog_frames,
+        session_receipts,
         delivery_deadline,
         delivery_ceiling,
         delivery_attempts,
+        delivery_wait,
+        delivery_waiters,
+        creation_timeout,
+        creations,
         shard_commands,
         shard_bytes,
         shard_round,
@@ -137,9 +142,19 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         session_backlog_frames,
         16..=1_000_000,
     );
+    count(t, "session_receipts", session_receipts, 1..=1_000_000);
     time(t, "delivery_deadline", delivery_deadline, DELIVERY_DEADLINE);
     time(t, "delivery_ceiling", delivery_ceiling, 5 * SECOND..=DAY);
     count(t, "delivery_attempts", delivery_attempts, DELIVERY_ATTEMPTS);
+    time(t, "delivery_wait", delivery_wait, SECOND..=10 * MINUTE);
+    count(t, "delivery_waiters", delivery_waiters, 1..=1_000_000);
+    time(
+        t,
+        "creation_timeout",
+        creation_timeout,
+        SECOND..=10 * MINUTE,
+    );
+    count(t, "creations", creations, 1..=1_000_000);
     count(t, "shard_commands", shard_commands, 16..=1_000_000);
     size(t, "shard_bytes", shard_bytes, MIB..=GIB);
     count(t, "shard_round", shard_round, 1..=100_000);

@@ -346,6 +346,10 @@ fn a_direct_line_channel_has_secrets_and_what_goes_with_them() {
             "only for channels of kind",
         ),
         (site("outbound = 'watch'"), "read by watching"),
+        (
+            site("capabilities = ['create']"),
+            "`create` is not for this kind",
+        ),
         (site("token_lifetime = '1s'"), "out of range"),
         (site("trusted_origins = ['a.example']"), "no origin"),
         (site("trusted_origins = []"), "must not be empty"),

@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 use crate::activity::Draft;
 use crate::clock::Timestamp;
 use crate::engine::bots::ChangeBots;
+use crate::engine::create::Create;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::receipt::Said;
 use crate::engine::schedule::{Cancel, Cancelled, Schedule, Sent};
 use crate::engine::session::{self, Appended, Session, Subscriber};
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Sequence};
@@ -22,6 +24,7 @@ use crate::store::record;
 #[derive(Debug)]
 pub(crate) enum Command {
     Append(Box<Append>),
+    Create(Box<Create>),
     Commit(Box<Commit>),
     Schedule(Box<Schedule>, oneshot::Sender<Result<Sent, Error>>),
     Cancel(Cancel, oneshot::Sender<Result<Cancelled, Error>>),
@@ -152,8 +155,8 @@ pub(crate) struct Acknowledge {
     pub(crate) frame: u64,
     pub(crate) deliveries: Vec<DeliveryId>,
     pub(crate) want_result: bool,
-    /// The channel's own id of what it was handed; egress only.
-    pub(crate) channel_activity_id: Option<String>,
+    /// What the channel says of what it was handed; egress only.
+    pub(crate) said: Option<Said>,
 }
 
 /// How deliveries are given back.
@@ -174,6 +177,8 @@ pub(crate) struct Followed {
     pub(crate) feed: Arc<Feed>,
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
+    /// Everything up to here is settled by the channel.
+    pub(crate) settled: Sequence,
 }
 
 /// What waits for a subscriber.

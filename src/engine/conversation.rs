@@ -140,6 +140,14 @@ impl Stored {
         })
     }
 
+    /// How far the channel has got with what bots say; `None` when it never had any of it queued.
+    #[must_use]
+    pub fn egress(&self) -> Option<Sequence> {
+        let mut cursors = self.cursors.iter();
+        let egress = cursors.find(|(reader, _)| *reader == Reader::Egress);
+        egress.map(|(_, cursor)| cursor.finished)
+    }
+
     /// The bots that take part, in order of joining.
     pub fn bots(&self) -> impl Iterator<Item = &BotId> {
         self.cursors.iter().filter_map(|(reader, _)| match reader {
@@ -296,10 +304,17 @@ impl Conversation {
     /// The feed, made when there is none.
     pub(crate) fn feed(&mut self) -> Arc<Feed> {
         self.feed.upgrade().unwrap_or_else(|| {
-            let feed = Feed::new(self.last);
+            let feed = Feed::new(self.last, self.settled());
             self.feed = Arc::downgrade(&feed);
             feed
         })
+    }
+
+    /// Everything up to here was settled by the channel, or is not for it.
+    pub(crate) fn settled(&self) -> Sequence {
+        let mut seats = self.seats.iter();
+        let egress = seats.find(|seat| seat.reader == Reader::Egress);
+        egress.map_or(Sequence::START, |seat| seat.subscription.cursor().finished)
     }
 
     pub(crate) fn knows_member(&self, id: &str) -> bool {

@@ -116,6 +116,56 @@ pub enum Error {
         /// Where it was appended.
         sequence: Sequence,
     },
+    /// The id of a creation was used before for something else.
+    #[error("request id `{key}` was used before for another conversation")]
+    CreationMismatch {
+        /// The id.
+        key: String,
+    },
+    /// A conversation is wanted of a channel without an adapter.
+    #[error("no adapter of channel `{0}` is attached; try again when one is")]
+    AdapterAbsent(ChannelId),
+    /// The adapter that was asked for a conversation has gone without an answer: the channel may have
+    /// begun it.
+    #[error("the adapter of channel `{0}` has gone; repeat with the same `request_id`")]
+    AdapterLost(ChannelId),
+    /// The adapter that was asked for a conversation did not answer: the channel may have begun it.
+    #[error(
+        "channel `{channel}` has not answered within `{timeout:?}`; repeat with the same `request_id`"
+    )]
+    CreationTimeout {
+        /// The channel.
+        channel: ChannelId,
+        /// Limit `creation_timeout`.
+        timeout: std::time::Duration,
+    },
+    /// The channel will not begin a conversation.
+    #[error("channel `{channel}` refuses: {reason}")]
+    CreationRefused {
+        /// The channel.
+        channel: ChannelId,
+        /// Why, in its words.
+        reason: String,
+    },
+    /// The channel cannot begin a conversation now.
+    #[error("channel `{channel}` cannot now; repeat with the same `request_id` later")]
+    CreationDeferred {
+        /// The channel.
+        channel: ChannelId,
+        /// When, if it has said.
+        delay: Option<std::time::Duration>,
+    },
+    /// An adapter answers what nobody waits for.
+    #[error(
+        "nobody waits for this answer: it was not asked here, or is answered, or it is too late"
+    )]
+    CreationUnknown,
+    /// As many conversations are being created as the gateway takes.
+    #[error("the gateway is creating its most conversations at one time, `{limit}`")]
+    TooManyCreations {
+        /// Limit `creations`.
+        limit: usize,
+    },
     /// A grant of credit is negative or too large.
     #[error("credit `{field}`: a grant of `{grant}` takes the balance out of 0..={limit}")]
     CreditOutOfRange {

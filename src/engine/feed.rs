@@ -4,6 +4,8 @@
 //! queue: one that is slower than the window reads the log until it has caught up, so a slow reader
 //! loses nothing and costs nothing.
 
+mod receipts;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +16,8 @@ use crate::engine::log::{self, Entry, Page};
 use crate::id::{ConversationNumber, Sequence};
 use crate::limits::Limits;
 use crate::store::{Order, Store};
+
+pub use receipts::News;
 
 /// The live end of one conversation, shared by its shard and all who follow it.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(crate) struct Feed {
 struct Progress {
     /// The newest durable activity.
     last: Sequence,
+    /// Everything up to here was settled by the conversation's channel, durably.
+    settled: Sequence,
     /// The conversation has left its shard's memory under the followers: nothing more will come.
     ended: bool,
 }
@@ -38,11 +44,16 @@ struct Recent {
 }
 
 impl Feed {
-    /// A feed of a conversation whose newest durable activity is `last`.
+    /// A feed of a conversation whose newest durable activity is `last`, and whose channel has settled
+    /// everything up to `settled`.
     #[must_use]
-    pub(crate) fn new(last: Sequence) -> Arc<Self> {
+    pub(crate) fn new(last: Sequence, settled: Sequence) -> Arc<Self> {
         Arc::new(Self {
-            progress: watch::Sender::new(Progress { last, ended: false }),
+            progress: watch::Sender::new(Progress {
+                last,
+                settled,
+                ended: false,
+            }),
             recent: Mutex::default(),
         })
     }
@@ -93,6 +104,10 @@ impl Feed {
 pub struct Follower {
     conversation: ConversationNumber,
     position: Sequence,
+    /// Everything up to here was settled when it began.
+    settled: Sequence,
+    /// Receipts up to here were returned; `None` when none are wanted.
+    receipted: Option<Sequence>,
     progress: watch::Receiver<Progress>,
     feed: Arc<Feed>,
     store: Arc<dyn Store>,
@@ -100,10 +115,12 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower that has seen everything up to `position`.
+    /// A follower that has seen everything up to `position`, and that began when everything up to `settled`
+    /// was settled.
     pub(crate) fn new(
         conversation: ConversationNumber,
         position: Sequence,
+        settled: Sequence,
         feed: Arc<Feed>,
         store: Arc<dyn Store>,
         limits: &Limits,
@@ -111,6 +128,8 @@ impl Follower {
         Self {
             conversation,
             position,
+            settled,
+            receipted: None,
             progress: feed.progress.subscribe(),
             feed,
             store,

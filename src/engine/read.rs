@@ -151,9 +151,25 @@ impl Engine {
         let Some(channel) = settings.channels.get(channel) else {
             return Vec::new();
         };
-        let bots = std::iter::once(&channel.bot).chain(&channel.also);
-        let accounts = bots.filter_map(|bot| settings.bots.get(bot));
+        let accounts = channel.bots().filter_map(|bot| settings.bots.get(bot));
         accounts.map(|bot| bot.account.clone()).collect()
+    }
+
+    /// The bots that a channel's new conversations begin with; the first comes first. None without the channel.
+    #[must_use]
+    pub fn routed_bots(&self, channel: &ChannelId) -> Vec<BotId> {
+        let settings = self.settings().look();
+        let channel = settings.channels.get(channel);
+        let bots = channel.into_iter().flat_map(|channel| channel.bots());
+        bots.cloned().collect()
+    }
+
+    /// A registered bot as users see it.
+    #[must_use]
+    pub fn account(&self, bot: &BotId) -> Option<v1::ChannelAccount> {
+        let settings = self.settings().look();
+        let bot = settings.bots.get(bot)?;
+        Some(bot.account.clone())
     }
 
     /// A place among those who watch conversations, if there is one. It is free again when dropped.

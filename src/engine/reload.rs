@@ -21,7 +21,8 @@ impl Engine {
     }
 
     /// Puts other settings in force. When it returns, every later call is decided by them; but for
-    /// `shard_commands`, `shard_bytes` and `watchers`, which size what is made at start.
+    /// `shard_commands`, `shard_bytes`, `watchers`, `delivery_waiters` and `creations`, which size what is
+    /// made at start.
     ///
     /// # Errors
     ///

@@ -7,17 +7,21 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::engine::command::{Followed, Reply};
+use crate::engine::create::Created;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
 use crate::engine::log::Entry;
+use crate::engine::receipt::Receipted;
 use crate::engine::schedule::Answer;
 use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
 use crate::engine::shard::schedule::End;
-use crate::id::{ConversationNumber, DeliveryId};
+use crate::id::{ConversationNumber, DeliveryId, Sequence};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::proto::storage;
 use crate::store::keys::{Key, OnceDigest};
 use crate::store::{Batch, Durability, record};
 
@@ -40,6 +44,8 @@ pub(crate) struct Round {
     pub(crate) results: HashMap<OnceDigest, Kept>,
     /// Ends of scheduled sends that are not in the store yet.
     pub(crate) ends: HashMap<OnceDigest, End>,
+    /// Receipts that are not in the store yet.
+    pub(crate) receipts: HashMap<(ConversationNumber, Sequence), storage::Receipt>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -49,11 +55,18 @@ pub(crate) struct Round {
 /// What is told when the round is durable, in the order in which it was decided.
 enum Effect {
     Reply(Reply, Result<Appended, Error>),
+    Created(
+        oneshot::Sender<Result<Created, Error>>,
+        Result<Created, Error>,
+    ),
     Tell(Arc<Session>, Event),
     /// Each with the frame that asked.
     Acked(Arc<Session>, Vec<(u64, Acked)>),
     Publish(Arc<Feed>, Arc<Entry>),
     Answer(Answer),
+    /// Everything up to there has a receipt.
+    Settled(Arc<Feed>, Sequence),
+    Receipt(Arc<Session>, Box<Receipted>),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
@@ -73,6 +86,7 @@ impl Round {
             removed_members: HashSet::new(),
             results: HashMap::new(),
             ends: HashMap::new(),
+            receipts: HashMap::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -95,6 +109,14 @@ impl Round {
 
     pub(crate) fn reply(&mut self, reply: Reply, result: Result<Appended, Error>) {
         self.effects.push(Effect::Reply(reply, result));
+    }
+
+    pub(crate) fn created(
+        &mut self,
+        reply: oneshot::Sender<Result<Created, Error>>,
+        created: Result<Created, Error>,
+    ) {
+        self.effects.push(Effect::Created(reply, created));
     }
 
     /// Tells a session something.
@@ -124,6 +146,18 @@ impl Round {
         self.effects.push(Effect::Answer(answer));
     }
 
+    /// Tells followers that an activity, and all before it, has what it gets of a receipt.
+    pub(crate) fn settled(&mut self, feed: Arc<Feed>, sequence: Sequence) {
+        self.effects.push(Effect::Settled(feed, sequence));
+    }
+
+    /// Tells a session what became of an activity, if it has room for that.
+    pub(crate) fn receipted(&mut self, session: &Arc<Session>, receipted: Receipted) {
+        let session = Arc::clone(session);
+        self.effects
+            .push(Effect::Receipt(session, Box::new(receipted)));
+    }
+
     pub(crate) fn followed(
         &mut self,
         reply: oneshot::Sender<Result<Followed, Error>>,
@@ -133,7 +167,10 @@ impl Round {
     }
 
     /// Tells everyone, now that the round is as durable as it asked for.
-    pub(crate) fn conclude(self, limits: &Limits) {
+    pub(crate) fn conclude(self, limits: &Limits, metrics: &Metrics) {
+        let most_receipts = limits
+            .session_receipts
+            .min(limits.session_backlog_frames / 2);
         for effect in self.effects {
             match effect {
                 Effect::Reply(reply, result) => tell_result(reply, result),
@@ -144,8 +181,15 @@ impl Round {
                 }
                 Effect::Publish(feed, entry) => feed.publish(&entry, limits),
                 Effect::Answer(answer) => answer.tell(),
+                Effect::Settled(feed, sequence) => feed.settle(sequence),
+                Effect::Receipt(session, receipted) => {
+                    if !session.offer(Event::Receipt(receipted), most_receipts) {
+                        metrics.receipts_dropped.inc();
+                    }
+                }
                 // A caller that has gone away needs no answer, here and below.
                 Effect::Followed(reply, followed) => drop(reply.send(followed)),
+                Effect::Created(reply, created) => drop(reply.send(created)),
             }
         }
     }
@@ -166,10 +210,14 @@ impl Round {
                         refuse(&session, frame, why(), String::new(), Some(acked.id));
                     }
                 }
-                Effect::Publish(..) => {}
+                // What was not written has not happened.
+                Effect::Publish(..) | Effect::Settled(..) | Effect::Receipt(..) => {}
                 Effect::Answer(answer) => answer.fail(&why),
                 Effect::Followed(reply, followed) => {
                     drop(reply.send(followed.and_then(|_| Err(why()))));
+                }
+                Effect::Created(reply, created) => {
+                    drop(reply.send(created.and_then(|_| Err(why()))));
                 }
             }
         }

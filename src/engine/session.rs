@@ -10,8 +10,10 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
+use crate::engine::receipt::Receipted;
 use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Fence, Sequence, SessionId};
 use crate::limits::Limits;
+use crate::proto::v1;
 
 /// Who reads a conversation's log and must not miss anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +59,10 @@ pub enum Event {
     Posted(Posted),
     /// A frame was refused.
     Refused(Refused),
+    /// What became of an activity on its channel.
+    Receipt(Box<Receipted>),
+    /// A conversation is wanted.
+    Create(Box<v1::CreateConversation>),
     /// The gateway is going down.
     Drain {
         /// When to reconnect, from now.
@@ -169,6 +175,7 @@ pub struct Session {
     credit: Mutex<Credit>,
     outbox: mpsc::UnboundedSender<Event>,
     unread: Arc<Unread>,
+    receipts: AtomicBool,
     ended: AtomicBool,
     ending: Notify,
 }
@@ -209,6 +216,7 @@ impl Session {
             credit: Mutex::default(),
             outbox,
             unread: Arc::clone(&unread),
+            receipts: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             ending: Notify::new(),
         });
@@ -219,6 +227,16 @@ impl Session {
     #[must_use]
     pub fn is_egress(&self) -> bool {
         matches!(self.subscriber, Subscriber::Egress(_))
+    }
+
+    /// Asks for receipts from now on.
+    pub fn want_receipts(&self) {
+        self.receipts.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has asked for receipts.
+    pub(crate) fn wants_receipts(&self) -> bool {
+        self.receipts.load(Ordering::Relaxed)
     }
 
     /// What the session can still be sent.
@@ -289,6 +307,16 @@ impl Session {
         }
         // A closed inbox means that the stream is gone; its detachment is on the way.
         let _ = self.outbox.send(event);
+    }
+
+    /// Tells the stream something it can do without, unless `most` frames wait for it. Returns whether
+    /// it was told. Shards that tell at one time may go over by one each.
+    pub(crate) fn offer(&self, event: Event, most: usize) -> bool {
+        let has_room = self.unread.count.load(Ordering::Relaxed) < most;
+        if has_room {
+            self.tell(event);
+        }
+        has_room
     }
 
     /// Ends the session: its stream is told why, and it gets nothing more.

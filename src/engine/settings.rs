@@ -83,6 +83,13 @@ pub struct Channel {
     pub end_closes: bool,
 }
 
+impl Channel {
+    /// The bots that its new conversations begin with, the one that it is routed to first.
+    pub fn bots(&self) -> impl Iterator<Item = &BotId> {
+        std::iter::once(&self.bot).chain(&self.also)
+    }
+}
+
 /// How what bots say reaches a channel's users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outbound {

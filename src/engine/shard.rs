@@ -15,12 +15,14 @@ mod acknowledge;
 mod append;
 mod bots;
 mod change;
+mod create;
 mod dispatch;
 mod due;
 mod filter;
 mod members;
 pub(super) mod once;
 mod queue;
+mod receipt;
 mod residency;
 mod retention;
 pub(super) mod schedule;
@@ -404,6 +406,7 @@ impl Shard {
     ) -> Option<tokio::sync::oneshot::Sender<()>> {
         match command {
             Command::Append(append) => self.append(*append, round),
+            Command::Create(create) => self.create(*create, round),
             Command::Commit(commit) => self.commit(*commit, round),
             Command::Schedule(asked, reply) => self.schedule(*asked, reply, round),
             Command::Cancel(asked, reply) => self.cancel(&asked, reply, round),

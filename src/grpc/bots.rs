@@ -90,6 +90,9 @@ impl Dialect for Bot {
             .engine
             .attach_bot(&bot, &hello.instance_id, credit)
             .await?;
+        if hello.want_receipts {
+            link.session().want_receipts();
+        }
         let limits = self.engine.limits();
         let welcome = v1::Welcome {
             session_id: link.session().id.to_string(),
@@ -194,8 +197,9 @@ impl Dialect for Bot {
                 grace: Some(convert::duration(grace)),
             }),
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
-            // Bots do not post, and the end is the stream's status.
-            Event::Posted(_) | Event::End(_) => return None,
+            Event::Receipt(receipted) => Frame::Receipt(convert::receipted(*receipted)),
+            // Bots neither post nor create, and the end is the stream's status.
+            Event::Posted(_) | Event::Create(_) | Event::End(_) => return None,
         };
         Some(frame(said))
     }

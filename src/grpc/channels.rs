@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::access::{answered, caller, require};
 use super::bots::{RETRY_DELAY, check_instance, reason};
-use super::convert;
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, time};
+use super::{convert, creations};
 use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
@@ -161,6 +161,7 @@ impl Dialect for Adapter {
                     .about(&about, None)
             }
             Some(Asked::Outcome(outcome)) => outcome_of(link, frame, outcome).await,
+            Some(Asked::ConversationCreated(created)) => creations::answer(link, created),
             // To have been heard is all that a heartbeat is for.
             Some(Asked::Heartbeat(v1::AdapterHeartbeat {})) => Ok(()),
         }
@@ -187,9 +188,10 @@ impl Dialect for Adapter {
                 reconnect_after: Some(convert::duration(reconnect_after)),
                 grace: Some(convert::duration(grace)),
             }),
+            Event::Create(create) => Frame::CreateConversation(*create),
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
-            // Adapters neither ack nor send, and the end is the stream's status.
-            Event::Acked(_) | Event::Sent(_) | Event::End(_) => return None,
+            // Adapters neither ack nor send, are told no receipts since they tell them, and the end is the stream's status.
+            Event::Acked(_) | Event::Sent(_) | Event::Receipt(_) | Event::End(_) => return None,
         };
         Some(frame(said))
     }
@@ -227,6 +229,10 @@ async fn outcome_of(link: &Link, frame: u64, outcome: v1::Outcome) -> Result<(),
         }
         Some(Said::Failed(failed)) => {
             link.nack(frame, vec![id], Nack::Poison(reason(&failed.reason)), false)
+                .await
+        }
+        Some(Said::Undetermined(undetermined)) => {
+            link.undetermined(frame, id, reason(&undetermined.reason))
                 .await
         }
         Some(Said::Retry(retry)) => match time("retry.delay", retry.delay, RETRY_DELAY) {

@@ -4,27 +4,23 @@ mod address;
 mod say;
 mod schedule;
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use prost::Message;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::access::{answered, caller, require};
-use super::{convert, page};
+use super::watch::Watch;
+use super::{convert, creations, page};
 use crate::activity::{Kind, validate};
 use crate::auth::Principal;
-use crate::clock::{Sleep, Timestamp};
-use crate::engine::log::{Entry, Page};
+use crate::engine::log::Page;
 use crate::engine::session::Appended;
-use crate::engine::{Conversation, Engine, Error, Filter, Follower, ListPosition, Start};
+use crate::engine::{Conversation, Engine, Error, Filter, ListPosition, Start};
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
 use crate::proto::server::conversation_service_server::ConversationService;
-use crate::proto::server::watch_conversation_response::Step;
-use crate::proto::server::{ListActivitiesResponse, WatchConversationResponse};
+use crate::proto::server::{ListActivitiesResponse, LogEntry, WatchConversationResponse};
 use crate::proto::v1;
 use crate::proto::v1::list_conversations_request::Filter as Asked;
 use crate::proto::v1::watch_conversation_request::Start as AskedStart;
@@ -100,13 +96,25 @@ impl ConversationService for Service {
             let caller = caller(&request)?;
             let request = request.into_inner();
             let times = schedule::times(request.deliver_at, request.expire_at)?;
+            let patience = say::patience(request.wait_for_delivery)?;
             let said = Said {
                 target: address::Target::of_send(request.target)?,
                 bot_id: request.bot_id,
                 request_id: request.request_id,
                 activity: request.activity.ok_or_else(|| required("activity"))?,
             };
-            self.send(&caller, said, times).await
+            self.send(&caller, said, times, patience).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn create_conversation(
+        &self,
+        request: Request<v1::CreateConversationRequest>,
+    ) -> Result<Response<v1::CreateConversationResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            creations::create(&self.engine, &caller, request.into_inner()).await
         };
         answered(&self.engine, answer.await)
     }
@@ -327,12 +335,25 @@ impl ConversationService for Service {
                 Order::Ascending => to,
                 Order::Descending => from,
             };
+            let receipts = self.engine.receipts(&key, &conversation, &entries)?;
+            // Receipts count as well, or a page of long reasons would be larger than any page.
+            let mut room = page::Room::new(limits.page_bytes);
+            let entries: Vec<_> = { entries.iter().zip(receipts) }
+                .map(|(entry, receipt)| LogEntry {
+                    receipt: receipt.map(convert::receipt),
+                    ..convert::entry(entry)
+                })
+                .take_while(|entry| {
+                    let receipt = entry.receipt.as_ref();
+                    room.take(entry.activity.len() + receipt.map_or(0, Message::encoded_len))
+                })
+                .collect();
             let next = entries
                 .last()
-                .map(|entry| entry.sequence)
+                .map(|entry| Sequence(entry.sequence))
                 .filter(|reached| *reached != end);
             Ok(ListActivitiesResponse {
-                entries: entries.iter().map(|entry| convert::entry(entry)).collect(),
+                entries,
                 next_page_token: next.as_ref().map(page::token).unwrap_or_default(),
             })
         };
@@ -366,7 +387,10 @@ impl ConversationService for Service {
             let limit = self.engine.limits().watchers;
             let place = self.engine.watch_place();
             let place = place.ok_or(Failure::TooManyWatchers { limit })?;
-            let follower = self.engine.follow(key, start).await?;
+            let mut follower = self.engine.follow(key, start).await?;
+            if request.receipts {
+                follower = follower.with_receipts();
+            }
             let watch = Watch::new(follower, self.engine.clone(), place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
@@ -376,94 +400,6 @@ impl ConversationService for Service {
             Ok(steps)
         };
         answered(&self.engine, answer.await)
-    }
-}
-
-/// One watcher.
-struct Watch {
-    follower: Follower,
-    engine: Engine,
-    /// Read and not sent yet.
-    ready: VecDeque<Arc<Entry>>,
-    /// When the watcher was last told something.
-    told: Timestamp,
-    /// Armed again only when it rings, so that an activity costs no timer.
-    alarm: Sleep,
-    ended: bool,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Watch {
-    fn new(follower: Follower, engine: Engine, place: OwnedSemaphorePermit) -> Self {
-        engine.metrics().watchers.inc();
-        let told = engine.clock().now();
-        let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
-        Self {
-            follower,
-            engine,
-            ready: VecDeque::new(),
-            told,
-            alarm,
-            ended: false,
-            _place: place,
-        }
-    }
-
-    /// When a watcher that hears nothing more is told where it stands.
-    fn report_at(engine: &Engine, told: Timestamp) -> Timestamp {
-        told.after(engine.limits().watch_report_interval)
-    }
-
-    /// The next step; `None` after an error.
-    async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
-        while !self.ended {
-            if let Some(entry) = self.ready.pop_front() {
-                return Some(Ok(step(Step::Entry(convert::entry(&entry)))));
-            }
-            tokio::select! {
-                biased;
-                entries = self.follower.next() => match entries {
-                    Ok(entries) => {
-                        self.ready.extend(entries);
-                        self.told = self.engine.clock().now();
-                    }
-                    Err(error) => {
-                        self.ended = true;
-                        let going = self.engine.is_draining();
-                        let error = if going { Error::ShuttingDown } else { error };
-                        let failure = Failure::from(error);
-                        self.engine.metrics().rpc_error(failure.row().reason);
-                        return Some(Err(failure.into()));
-                    }
-                },
-                () = &mut self.alarm => {
-                    let now = self.engine.clock().now();
-                    let is_idle = now >= Self::report_at(&self.engine, self.told);
-                    if is_idle {
-                        self.told = now;
-                    }
-                    let next = Self::report_at(&self.engine, self.told);
-                    self.alarm = self.engine.clock().sleep_until(next);
-                    if is_idle {
-                        return Some(Ok(step(Step::Position(v1::Position {
-                            sequence: self.follower.position().0,
-                            time: Some(convert::timestamp(now)),
-                        }))));
-                    }
-                }
-            }
-        }
-        None
-    }
-}
-
-fn step(step: Step) -> WatchConversationResponse {
-    WatchConversationResponse { step: Some(step) }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.engine.metrics().watchers.dec();
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::activity::validate;
 use crate::clock::Timestamp;
 use crate::engine::log::Entry;
+use crate::engine::receipt::{Receipt, Receipted};
 use crate::engine::session::{self, Outcome};
 use crate::engine::{Backlog, Conversation};
 use crate::id::{ChannelId, ConversationId, ConversationKey};
@@ -101,6 +102,27 @@ pub(super) fn entry(entry: &Entry) -> server::LogEntry {
             .map(ToString::to_string)
             .unwrap_or_default(),
         activity: entry.activity.clone(),
+        receipt: None,
+    }
+}
+
+pub(super) fn receipt(receipt: Receipt) -> v1::Receipt {
+    v1::Receipt {
+        conversation: None,
+        activity_id: receipt.activity_id,
+        sequence: receipt.sequence.0,
+        state: receipt.state.kind() as i32,
+        channel_activity_id: receipt.channel_activity_id,
+        reason: receipt.reason,
+        time: receipt.time.map(timestamp),
+    }
+}
+
+/// A receipt for those who hear of several conversations.
+pub(super) fn receipted(receipted: Receipted) -> v1::Receipt {
+    v1::Receipt {
+        conversation: Some(name(&receipted.conversation)),
+        ..receipt(receipted.receipt)
     }
 }
 

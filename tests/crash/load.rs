@@ -343,7 +343,7 @@ impl Shared {
         while let Some(step) = steps.next().await {
             match step {
                 Ok(WatchStep::Entry(entry)) => self.ledger.watched(number, &entry),
-                Ok(WatchStep::Position(_)) => {}
+                Ok(WatchStep::Position(_) | WatchStep::Receipt(_)) => {}
                 Err(error) if error.reason().is_none() => return,
                 Err(error) => return self.ledger.broken(format!("a watcher: {error:?}")),
             }
@@ -360,6 +360,7 @@ impl Shared {
                 deliveries: 100,
                 bytes: 64 * 1024 * 1024,
             }),
+            ..Hello::default()
         };
         let stream = match BotStream::open(&client, hello).await {
             Ok(stream) => stream,
@@ -406,7 +407,9 @@ impl Shared {
                 }
                 Ok(Some(GatewayFrame::Error(error))) => self.ledger.broken(format!("{error:?}")),
                 Ok(Some(GatewayFrame::Heartbeat(beat))) => println!("{instance} {beat:?}"),
-                Ok(Some(GatewayFrame::Welcome(_) | GatewayFrame::Drain(_))) => {}
+                Ok(Some(
+                    GatewayFrame::Welcome(_) | GatewayFrame::Receipt(_) | GatewayFrame::Drain(_),
+                )) => {}
                 Ok(None) | Err(_) => return,
             }
         }

@@ -17,16 +17,19 @@ mod membership;
 mod pages;
 mod watch;
 
+use std::time::Duration;
+
 pub use membership::Changed;
 pub use watch::{Start, WatchStep};
 
 use crate::proto::{
     Activity, Appended, CancelScheduledActivityRequest, CancelScheduledActivityResponse,
-    Conversation, ConversationName, ConversationReference, DeleteActivityRequest,
-    GetConversationReferenceRequest, GetConversationRequest, ListActivitiesRequest,
-    ListActivitiesResponse, ListConversationsRequest, ListConversationsResponse,
-    ListMembersRequest, ListMembersResponse, ListScheduledActivitiesRequest,
-    ListScheduledActivitiesResponse, SendActivityRequest, UpdateActivityRequest, UserTarget,
+    Conversation, ConversationName, ConversationReference, CreateConversationRequest,
+    DeleteActivityRequest, GetConversationReferenceRequest, GetConversationRequest,
+    ListActivitiesRequest, ListActivitiesResponse, ListConversationsRequest,
+    ListConversationsResponse, ListMembersRequest, ListMembersResponse,
+    ListScheduledActivitiesRequest, ListScheduledActivitiesResponse, Receipt, SendActivityRequest,
+    UpdateActivityRequest, UserTarget,
     get_conversation_reference_request::Target as ReferenceTarget, send_activity_request::Target,
 };
 use crate::{Client, Error};
@@ -56,6 +59,21 @@ pub struct Sent {
     pub conversation: ConversationName,
     /// An earlier call had the same request id: nothing was appended now.
     pub repeated: bool,
+    /// What has become of it on its channel. Only of sends that wait for it.
+    pub receipt: Option<Receipt>,
+}
+
+/// A conversation that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatedConversation {
+    /// The conversation.
+    pub conversation: Conversation,
+    /// Where its first activity was appended, if one was given.
+    pub appended: Option<Appended>,
+    /// An earlier call had the same request id: nothing was begun now.
+    pub repeated: bool,
+    /// The channel named a conversation that the gateway knew before.
+    pub existed: bool,
 }
 
 /// What became of a send that may wait for its time.
@@ -169,6 +187,7 @@ impl Conversations {
                 .ok_or(Error::Protocol("an update without its position"))?,
             conversation,
             repeated: updated.repeated_send,
+            receipt: None,
         })
     }
 
@@ -194,6 +213,7 @@ impl Conversations {
                 .ok_or(Error::Protocol("a deletion without its position"))?,
             conversation,
             repeated: deleted.repeated_send,
+            receipt: None,
         })
     }
 
@@ -209,15 +229,63 @@ impl Conversations {
         target: impl Into<Target>,
         activity: impl Into<Box<Activity>>,
     ) -> Result<Sent, Error> {
-        let request = SendActivityRequest {
+        self.send_now(SendActivityRequest {
             target: Some(target.into()),
             activity: Some(activity.into()),
             ..SendActivityRequest::default()
-        };
+        })
+        .await
+    }
+
+    /// As [`send`](Self::send), and then waits until the channel says what became of the activity, but no
+    /// longer than `patience` (a gateway cuts that to 30 s by default). [`Sent::receipt`] has what is known
+    /// then; that the time was over is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_and_wait(
+        &self,
+        target: impl Into<Target>,
+        activity: impl Into<Box<Activity>>,
+        patience: Duration,
+    ) -> Result<Sent, Error> {
+        self.send_now(SendActivityRequest {
+            target: Some(target.into()),
+            activity: Some(activity.into()),
+            wait_for_delivery: patience.try_into().ok(),
+            ..SendActivityRequest::default()
+        })
+        .await
+    }
+
+    /// Appends an activity that has no times.
+    async fn send_now(&self, request: SendActivityRequest) -> Result<Sent, Error> {
         match self.send_request(request).await? {
             Sending::Now(sent) => Ok(sent),
             Sending::Later(_) => Err(Error::Protocol("a send without times that waits for one")),
         }
+    }
+
+    /// Asks a channel to begin a conversation with users who have not spoken. With a `request_id` in the
+    /// request, trying again is safe, and the way to go after any error that may pass.
+    ///
+    /// # Errors
+    ///
+    /// As `CreateConversation` lists them.
+    pub async fn create(
+        &self,
+        request: CreateConversationRequest,
+    ) -> Result<CreatedConversation, Error> {
+        let response = call!(self.create_conversation(request))?;
+        Ok(CreatedConversation {
+            conversation: response
+                .conversation
+                .ok_or(Error::Protocol("an answer without the conversation"))?,
+            appended: response.appended,
+            repeated: response.repeated_creation,
+            existed: response.existed,
+        })
     }
 
     /// Appends an activity, with everything the call offers: with `deliver_at` in the future, when that
@@ -235,6 +303,7 @@ impl Conversations {
                 appended,
                 conversation,
                 repeated,
+                receipt: response.receipt,
             })),
             (None, schedule_id) if !schedule_id.is_empty() => Ok(Sending::Later(Scheduled {
                 schedule_id,

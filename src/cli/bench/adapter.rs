@@ -93,7 +93,9 @@ impl Adapter {
                         return Err(turnwire_client::Error::from(error)).context("the gateway refused a frame");
                     }
                     GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-                    GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) => {}
+                    GatewayFrame::Welcome(_)
+                    | GatewayFrame::CreateConversation(_)
+                    | GatewayFrame::Heartbeat(_) => {}
                 },
                 () = &mut over => return Ok(self.measured),
             }

@@ -39,6 +39,7 @@ pub(super) async fn open(client: &Client, load: &Load, stream: usize) -> anyhow:
             deliveries: CREDIT_DELIVERIES,
             bytes: CREDIT_BYTES,
         }),
+        ..Hello::default()
     };
     let frames = load.level.conversations + SPARE_FRAMES;
     let session = BotStream::open_with_queue(client, hello, frames)
@@ -71,6 +72,7 @@ impl EchoBot {
                     GatewayFrame::Drain(_) => bail!("the gateway is going down"),
                     GatewayFrame::Welcome(_)
                     | GatewayFrame::SendResult(_)
+                    | GatewayFrame::Receipt(_)
                     | GatewayFrame::Heartbeat(_) => {}
                 },
             }

@@ -226,6 +226,7 @@ async fn attach(
         bot_id: shared.bot.clone(),
         instance_id: fresh::id() + &fresh::id(),
         credit: Some(CREDIT),
+        ..Hello::default()
     };
     let opening = BotStream::open_with_queue(&client, hello, QUEUE_FRAMES);
     let stream = tokio::time::timeout(ATTACH_TIMEOUT, opening)
@@ -261,7 +262,8 @@ async fn stay(
                 GatewayFrame::Delivery(_) => bail!("an idle bot got something to do"),
                 GatewayFrame::Welcome(_)
                 | GatewayFrame::AckResult(_)
-                | GatewayFrame::SendResult(_) => {}
+                | GatewayFrame::SendResult(_)
+                | GatewayFrame::Receipt(_) => {}
             },
         }
     }

@@ -134,7 +134,9 @@ impl Poster {
                     .context("the gateway refused a frame");
             }
             GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-            GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) => {}
+            GatewayFrame::Welcome(_)
+            | GatewayFrame::CreateConversation(_)
+            | GatewayFrame::Heartbeat(_) => {}
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ impl Taker {
             bot_id: bot.to_owned(),
             instance_id: format!("bench-{}", fresh::id()),
             credit: Some(CREDIT),
+            ..Hello::default()
         };
         let session = BotStream::open_with_queue(client, hello, QUEUE_FRAMES)
             .await
@@ -131,7 +132,10 @@ impl Taker {
                     .context("the gateway refused a frame");
             }
             GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-            GatewayFrame::Welcome(_) | GatewayFrame::SendResult(_) | GatewayFrame::Heartbeat(_) => {
+            GatewayFrame::Welcome(_)
+            | GatewayFrame::SendResult(_)
+            | GatewayFrame::Receipt(_)
+            | GatewayFrame::Heartbeat(_) => {
                 return Ok(false);
             }
         }

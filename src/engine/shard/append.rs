@@ -160,7 +160,12 @@ impl Shard {
         self.check_disk(round.now)?;
         let slot = match slot {
             Some(slot) => slot,
-            None => self.start(&key, number, &draft, is_group, round)?,
+            None => {
+                let channel = self.settings.channels.get(&key.channel);
+                let unknown = || Error::ChannelUnknown(key.channel.clone());
+                let bot = channel.ok_or_else(unknown)?.bot.clone();
+                self.start(&key, number, &draft, is_group, &bot, round)?
+            }
         };
         self.conversations[slot].is_group |= is_group;
         let appended = self.write_inbound(slot, &draft, round);
@@ -266,30 +271,30 @@ impl Shard {
         Ok(())
     }
 
-    /// Starts a conversation: nothing is appended yet.
-    fn start(
+    /// Starts a conversation with a bot, which comes first, and those that belong to it: nothing is appended
+    /// yet.
+    pub(super) fn start(
         &mut self,
         key: &ConversationKey,
         number: ConversationNumber,
         draft: &Draft,
         is_group: bool,
+        bot: &BotId,
         round: &mut Round,
     ) -> Result<usize, Error> {
         let channels = &self.settings.channels;
         let unknown = || Error::ChannelUnknown(key.channel.clone());
         let channel = channels.get(&key.channel).ok_or_else(unknown)?;
-        let bots = || std::iter::once(&channel.bot).chain(&channel.also);
-        let mut cursors: Vec<_> = bots()
-            .map(|bot| (Reader::Bot(bot.clone()), Cursor::default()))
-            .collect();
+        // One of the channel's own does not come without the others.
+        let is_own = channel.bots().any(|own| own == bot);
+        let others = channel.bots().filter(|own| is_own && *own != bot);
+        let bots: Vec<_> = std::iter::once(bot).chain(others).cloned().collect();
+        let seats = bots.iter().map(|bot| Reader::Bot(bot.clone()));
+        let mut cursors: Vec<_> = seats.map(|bot| (bot, Cursor::default())).collect();
         if channel.outbound == Outbound::Queue {
             cursors.push((Reader::Egress, Cursor::default()));
         }
-        let account = self
-            .settings
-            .bots
-            .get(&channel.bot)
-            .map(|bot| bot.account.clone());
+        let account = self.settings.bots.get(bot).map(|bot| bot.account.clone());
         let stored = Stored {
             number,
             start_time: round.now,
@@ -314,7 +319,7 @@ impl Shard {
             vacant: false,
         };
         let listings = [ListBy::All, ListBy::Channel(&key.channel)];
-        for by in listings.into_iter().chain(bots().map(ListBy::Bot)) {
+        for by in listings.into_iter().chain(bots.iter().map(ListBy::Bot)) {
             let listing = Key::Listing {
                 by,
                 start: round.now,
@@ -343,7 +348,12 @@ impl Shard {
         }
     }
 
-    fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
+    pub(super) fn write_inbound(
+        &mut self,
+        slot: usize,
+        draft: &Draft,
+        round: &mut Round,
+    ) -> Appended {
         self.learn_members(slot, draft, round);
         self.freshen_reference(slot, draft, round);
         let timestamp = self.conversations[slot].stamp(round.now);
@@ -415,7 +425,7 @@ impl Shard {
         if *kind == Kind::MessageDelete {
             // An unreadable store shows when the round is written.
             let conversation = &self.conversations[slot];
-            let _ = self.note_deletion(conversation, &activity_id, &mut round.batch);
+            let _ = self.note_deletion(conversation, &activity_id, round);
         }
         let conversation = &mut self.conversations[slot];
         let sequence = conversation.last.next();

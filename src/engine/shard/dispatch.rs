@@ -13,6 +13,7 @@ use super::residency::Filled;
 use super::{Attached, Place, Shard};
 use crate::engine::conversation::Reader;
 use crate::engine::delivery::{Return, State};
+use crate::engine::receipt::Said;
 use crate::engine::round::Round;
 use crate::engine::session::{self, Delivery, Event, Session};
 use crate::id::DeliveryId;
@@ -122,6 +123,7 @@ impl Shard {
 
     /// Moves the activity a subscription has come to into the dead letters and goes on.
     pub(super) fn park(&mut self, place: Place, reason: &str, round: &mut Round) {
+        self.keep_receipt(place, &Said::Failed(reason.to_owned()), round);
         let Place { slot, seat } = place;
         let conversation = &mut self.conversations[slot];
         let taken = &mut conversation.seats[seat];
@@ -395,7 +397,7 @@ impl Shard {
     }
 }
 
-fn rank(session: &Session, key: &crate::id::ConversationKey) -> u64 {
+pub(super) fn rank(session: &Session, key: &crate::id::ConversationKey) -> u64 {
     let mut hasher = DefaultHasher::new();
     session.instance.hash(&mut hasher);
     key.hash(&mut hasher);

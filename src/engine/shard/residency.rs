@@ -188,6 +188,7 @@ impl Shard {
             feed: conversation.feed(),
             first: conversation.first,
             last: conversation.last,
+            settled: conversation.settled(),
         })
     }
 

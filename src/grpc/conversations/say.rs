@@ -1,5 +1,9 @@
 //! Speaking for a bot: now, or when its time has come.
 
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::address::Target;
 use super::{Service, convert, speaker};
 use crate::auth::Principal;
@@ -9,6 +13,18 @@ use crate::grpc::access::require;
 use crate::id::{BotId, ConversationKey};
 use crate::proto::v1;
 use crate::status::Failure;
+
+/// How long to wait for a receipt, if at all.
+pub(super) fn patience(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Failure> {
+    let Some(asked) = asked else { return Ok(None) };
+    match Duration::try_from(asked) {
+        Ok(patience) => Ok((!patience.is_zero()).then_some(patience)),
+        Err(_) => Err(Failure::RequestInvalid {
+            field: "wait_for_delivery",
+            problem: "must be zero or more".to_owned(),
+        }),
+    }
+}
 
 /// What a caller wants said.
 pub(super) struct Said {
@@ -43,12 +59,14 @@ impl Service {
         Ok(sent.await?)
     }
 
-    /// The same at its time, which is now if `times` do not say otherwise.
+    /// The same at its time, which is now if `times` do not say otherwise. What is appended now can be waited
+    /// for with `patience`, until its channel says what became of it.
     pub(super) async fn send(
         &self,
         caller: &Principal,
         said: Said,
         times: Times,
+        patience: Option<Duration>,
     ) -> Result<v1::SendActivityResponse, Failure> {
         let Allowed {
             key,
@@ -57,33 +75,57 @@ impl Service {
             once,
             activity,
         } = self.allowed(caller, said)?;
+        // Taken before anything is written: who cannot wait is told so while nothing has happened.
+        let waits = patience.map(|patience| self.place(patience)).transpose()?;
         let conversation = Some(convert::name(&key));
         let sent = if times == Times::default() {
             let sent = self
                 .engine
-                .send_activity(key, bot, reference, once, activity);
+                .send_activity(key.clone(), bot, reference, once, activity);
             Sent::Appended(sent.await?)
         } else {
             super::schedule::check(&activity)?;
             let sent = self
                 .engine
-                .send_at(times, key, bot, reference, once, activity);
+                .send_at(times, key.clone(), bot, reference, once, activity);
             sent.await?
         };
         Ok(match sent {
-            Sent::Appended(appended) => v1::SendActivityResponse {
-                appended: Some(convert::appended(&appended)),
-                repeated_send: appended.repeated,
-                schedule_id: String::new(),
-                conversation,
-            },
+            Sent::Appended(appended) => {
+                let receipt = match waits {
+                    Some((patience, _place)) => {
+                        Some(self.engine.receipt(&key, &appended, patience).await)
+                    }
+                    None => None,
+                };
+                v1::SendActivityResponse {
+                    appended: Some(convert::appended(&appended)),
+                    repeated_send: appended.repeated,
+                    schedule_id: String::new(),
+                    receipt: receipt.map(|receipt| v1::Receipt {
+                        conversation: conversation.clone(),
+                        ..convert::receipt(receipt)
+                    }),
+                    conversation,
+                }
+            }
             Sent::Scheduled { id, repeated } => v1::SendActivityResponse {
                 appended: None,
                 repeated_send: repeated,
                 schedule_id: id.to_string(),
                 conversation,
+                receipt: None,
             },
         })
+    }
+
+    /// Room to wait for a receipt, and for how long.
+    fn place(&self, patience: Duration) -> Result<(Duration, OwnedSemaphorePermit), Failure> {
+        let limits = self.engine.limits();
+        let limit = limits.delivery_waiters;
+        let place = self.engine.waiter_place();
+        let place = place.ok_or(Failure::TooManyWaiters { limit })?;
+        Ok((patience.min(limits.delivery_wait), place))
     }
 
     fn allowed(&self, caller: &Principal, said: Said) -> Result<Allowed, Failure> {

@@ -21,12 +21,28 @@ impl Watcher {
         let request = v1::WatchConversationRequest {
             conversation: Some(name("web", conversation)),
             start,
+            receipts: false,
         };
+        Self::begin(wire, request).await
+    }
+
+    pub(crate) async fn begin(
+        wire: &Wire,
+        request: v1::WatchConversationRequest,
+    ) -> Result<Self, Status> {
         let mut client = wire.conversations();
         let steps = within("a watch", client.watch_conversation(request)).await?;
         Ok(Self {
             steps: steps.into_inner(),
         })
+    }
+
+    /// The next step must be a receipt.
+    pub(crate) async fn expect_receipt(&mut self) -> v1::Receipt {
+        match self.step().await.expect("a step") {
+            Step::Receipt(receipt) => receipt,
+            other => panic!("no receipt but {other:?}"),
+        }
     }
 
     pub(crate) async fn step(&mut self) -> Result<Step, Status> {
@@ -41,6 +57,7 @@ impl Watcher {
             match self.step().await.expect("a step") {
                 Step::Entry(entry) => return entry,
                 Step::Position(_) => {}
+                Step::Receipt(receipt) => panic!("a receipt that nobody asked for: {receipt:?}"),
             }
         }
     }
@@ -58,7 +75,7 @@ impl Watcher {
     pub(crate) async fn expect_at_once(&mut self, sequence: u64) {
         match self.step().await.expect("a step") {
             Step::Entry(entry) => assert_eq!(entry.sequence, sequence),
-            Step::Position(position) => panic!("a position too early: {position:?}"),
+            other => panic!("a step too early: {other:?}"),
         }
     }
 
@@ -66,7 +83,7 @@ impl Watcher {
     pub(crate) async fn expect_position(&mut self, sequence: u64) {
         match self.step().await.expect("a step") {
             Step::Position(position) => assert_eq!(position.sequence, sequence),
-            Step::Entry(entry) => panic!("an activity and no position: {entry:?}"),
+            other => panic!("no position but {other:?}"),
         }
     }
 }

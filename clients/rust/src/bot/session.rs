@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::builder::BotBuilder;
+use super::builder::{BotBuilder, OnReceipt};
 use super::credit::Meter;
 use super::early::{EarlySend, Unanswered};
 use super::ending::{End, Ending, duration, sleep_until};
@@ -57,6 +57,7 @@ pub(super) struct Session<H> {
     early_sends: mpsc::Receiver<EarlySend>,
     early_sender: mpsc::Sender<EarlySend>,
     unanswered: Unanswered,
+    on_receipt: Option<OnReceipt>,
     last_heard: Instant,
     had_work: bool,
 }
@@ -86,6 +87,7 @@ where
             early_sends,
             early_sender,
             unanswered: Unanswered::default(),
+            on_receipt: settings.on_receipt.clone(),
             last_heard: Instant::now(),
             had_work: true,
         }
@@ -187,6 +189,11 @@ where
             }
             GatewayFrame::Heartbeat(heartbeat) => self.heard(&heartbeat, ending),
             GatewayFrame::Error(error) => self.refused(error),
+            GatewayFrame::Receipt(receipt) => {
+                if let Some(told) = &self.on_receipt {
+                    told.call(receipt);
+                }
+            }
             // A second Drain says nothing new, and a Welcome comes once.
             GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) => {}
         }

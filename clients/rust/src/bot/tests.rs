@@ -11,7 +11,7 @@ use super::{Bot, BotBuilder, BotFrame, GatewayFrame, Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::{
     AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Commit, ConversationName, Delivery,
-    DeliveryResult, Drain, Nack, NackMode, SendResult, SubscribeResponse, Welcome,
+    DeliveryResult, Drain, Nack, NackMode, Receipt, SendResult, SubscribeResponse, Welcome,
 };
 use crate::stage::{BotLink, Stage};
 
@@ -309,4 +309,26 @@ async fn an_answer_that_comes_too_late_is_let_go() {
     // The first may have been on its way.
     link.heartbeat().await;
     assert_eq!(link.heartbeat().await.delivery_ids, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_bot_that_wants_receipts_is_handed_each() {
+    let mut stage = Stage::new().await;
+    let (told, mut receipts) = tokio::sync::mpsc::unbounded_channel();
+    let settings = Bot::builder("b").on_receipt(move |receipt| {
+        let _ = told.send(receipt);
+    });
+    let _running = run(&stage, settings, handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    for sequence in 1..=2 {
+        let receipt = Receipt {
+            sequence,
+            ..Receipt::default()
+        };
+        link.send(GatewayFrame::Receipt(receipt)).await;
+    }
+    let told = [receipts.recv().await, receipts.recv().await];
+    let sequences = told.map(|receipt| receipt.expect("a receipt").sequence);
+    assert_eq!(sequences, [1, 2]);
 }

@@ -4,7 +4,8 @@ use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
 use crate::proto::attach_request::Frame as AdapterFrame;
 use crate::proto::attach_response::Frame as GatewayFrame;
 use crate::proto::{
-    AdapterHeartbeat, AttachHello, AttachRequest, AttachResponse, AttachWelcome, Outcome, Post,
+    AdapterHeartbeat, AttachHello, AttachRequest, AttachResponse, AttachWelcome,
+    ConversationCreated, Outcome, Post,
 };
 use crate::{Client, Error};
 
@@ -86,6 +87,12 @@ impl From<Post> for AdapterFrame {
 impl From<Outcome> for AdapterFrame {
     fn from(outcome: Outcome) -> Self {
         Self::Outcome(outcome)
+    }
+}
+
+impl From<ConversationCreated> for AdapterFrame {
+    fn from(created: ConversationCreated) -> Self {
+        Self::ConversationCreated(created)
     }
 }
 

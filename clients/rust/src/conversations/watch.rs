@@ -8,7 +8,8 @@ use crate::backoff::Backoff;
 use crate::proto::watch_conversation_request::Start as WireStart;
 use crate::proto::watch_conversation_response::Step;
 use crate::proto::{
-    ConversationName, LogEntry, Position, WatchConversationRequest, WatchConversationResponse,
+    ConversationName, LogEntry, Position, Receipt, WatchConversationRequest,
+    WatchConversationResponse,
 };
 
 /// Where to begin to follow a conversation.
@@ -29,6 +30,9 @@ pub enum WatchStep {
     Entry(Box<LogEntry>),
     /// Nothing new: the reader has everything up to here.
     Position(Position),
+    /// What became of an activity that came before. Only
+    /// [`watch_with_receipts`](Conversations::watch_with_receipts) gives these.
+    Receipt(Box<Receipt>),
 }
 
 impl Conversations {
@@ -42,10 +46,31 @@ impl Conversations {
         conversation: ConversationName,
         start: Start,
     ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
+        self.steps(conversation, start, false)
+    }
+
+    /// The same, and what becomes of what bots say on its channel. A receipt that the channel gives while
+    /// the connection is lost is not told; the transcript has it
+    /// ([`LogEntry::receipt`](crate::proto::LogEntry::receipt)).
+    pub fn watch_with_receipts(
+        &self,
+        conversation: ConversationName,
+        start: Start,
+    ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
+        self.steps(conversation, start, true)
+    }
+
+    fn steps(
+        &self,
+        conversation: ConversationName,
+        start: Start,
+        receipts: bool,
+    ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
         let watch = Watch {
             conversations: self.clone(),
             conversation,
             start,
+            receipts,
             begun: false,
             stream: None,
             backoff: Backoff::default(),
@@ -61,6 +86,7 @@ struct Watch {
     conversations: Conversations,
     conversation: ConversationName,
     start: Start,
+    receipts: bool,
     begun: bool,
     stream: Option<tonic::Streaming<WatchConversationResponse>>,
     backoff: Backoff,
@@ -72,11 +98,12 @@ impl Watch {
             match self.step().await {
                 Ok(step) => {
                     self.backoff.reset();
-                    let sequence = match &step {
-                        WatchStep::Entry(entry) => entry.sequence,
-                        WatchStep::Position(position) => position.sequence,
-                    };
-                    self.start = Start::After(sequence);
+                    match &step {
+                        WatchStep::Entry(entry) => self.start = Start::After(entry.sequence),
+                        WatchStep::Position(at) => self.start = Start::After(at.sequence),
+                        // It is about something earlier.
+                        WatchStep::Receipt(_) => {}
+                    }
                     return Ok(step);
                 }
                 Err(error) if self.begun && error.is_retryable() => {
@@ -101,6 +128,7 @@ impl Watch {
             let step = match message.ok_or(Error::Ended)?.step {
                 Some(Step::Entry(entry)) => WatchStep::Entry(Box::new(entry)),
                 Some(Step::Position(position)) => WatchStep::Position(position),
+                Some(Step::Receipt(receipt)) => WatchStep::Receipt(Box::new(receipt)),
                 None => continue,
             };
             self.stream = Some(stream);
@@ -122,6 +150,7 @@ impl Watch {
         let request = WatchConversationRequest {
             conversation: Some(self.conversation.clone()),
             start: Some(WireStart::AfterSequence(after_sequence)),
+            receipts: self.receipts,
         };
         let client = &self.conversations.client;
         let response = client

@@ -37,6 +37,7 @@ pub(in crate::cli::bench) async fn run(args: Args, connection: &Connection) -> a
         bot_id: args.bot,
         instance_id: format!("bench-{}-{}", args.number, fresh::id()),
         credit: Some(CREDIT),
+        ..Hello::default()
     };
     let stream = BotStream::open(&client, hello)
         .await
@@ -56,6 +57,7 @@ pub(in crate::cli::bench) async fn run(args: Args, connection: &Connection) -> a
                 GatewayFrame::AckResult(_)
                 | GatewayFrame::Welcome(_)
                 | GatewayFrame::SendResult(_)
+                | GatewayFrame::Receipt(_)
                 | GatewayFrame::Heartbeat(_) => {}
                 GatewayFrame::Error(error) => {
                     return Err(turnwire_client::Error::from(error))

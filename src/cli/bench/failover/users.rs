@@ -162,9 +162,10 @@ impl Users {
                 Err(turnwire_client::Error::from(error)).context("the gateway refused a frame")
             }
             GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-            GatewayFrame::PostResult(_) | GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) => {
-                Ok(())
-            }
+            GatewayFrame::PostResult(_)
+            | GatewayFrame::Welcome(_)
+            | GatewayFrame::CreateConversation(_)
+            | GatewayFrame::Heartbeat(_) => Ok(()),
         }
     }
 

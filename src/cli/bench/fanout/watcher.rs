@@ -69,6 +69,7 @@ impl Connection {
         let mut request = tonic::Request::new(WatchConversationRequest {
             conversation: Some(conversation.clone()),
             start: Some(Start::AfterSequence(position)),
+            ..Default::default()
         });
         if let Some(bearer) = &self.bearer {
             request
