@@ -66,10 +66,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let leaves = [
         "Author",
         "AckOutcome",
-        "NackMode",
-        "Retry",
-        "ReadOrder",
         "CancelReason",
+        "NackMode",
+        "ReadOrder",
+        "ReceiptState",
+        "Retry",
+        "ScheduleEnd",
     ];
     for leaf in leaves {
         config = config.extern_path(

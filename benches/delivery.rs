@@ -197,6 +197,7 @@ fn log(activities: u64) -> Vec<Arc<Entry>> {
         author: Author::Channel,
         activity_id: format!("conversation-1|{sequence:07}").into(),
         activity: activity.clone(),
+        bot_run: 0,
     };
     (1..=activities).map(entry).map(Arc::new).collect()
 }

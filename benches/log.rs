@@ -170,6 +170,7 @@ impl Writer {
             author,
             activity_id: id.as_str().into(),
             activity: self.activity.clone(),
+            bot_run: 0,
         };
         let cursor = |bot_id| CursorRecord {
             bot_id,
@@ -179,6 +180,8 @@ impl Writer {
             blocked: false,
             replays: false,
             later_attempts: Vec::new(),
+            since: Sequence::START,
+            done: &[],
         };
         // The bot's, and that of the channel's egress.
         let cursors = [cursor(BOT), cursor("")].into_iter();
@@ -189,6 +192,9 @@ impl Writer {
             retention_bucket: BUCKET,
             last_change: Sequence::START,
             ended: false,
+            bot_run: 0,
+            bot_handovers: 0,
+            vacant: false,
         };
         record::encode_head(&mut head, parts, cursors);
         let key = Key::Activity {
@@ -215,6 +221,7 @@ fn put_result(
         payload_hash: Bytes::from_static(&[7; 32]),
         sequence: sequence.0,
         activity_id,
+        ..Default::default()
     };
     record::put(batch, &key, &result);
 }

@@ -18,11 +18,14 @@ mod serve;
 mod dev;
 mod echo_bot;
 
+mod bots;
 mod chat;
 mod conversations;
 mod export;
+mod scheduled;
 mod send;
 mod tail;
+mod when;
 
 mod backup;
 mod erase;
@@ -67,6 +70,8 @@ enum Command {
     Chat(chat::Args),
     /// Speak first: send an activity on behalf of a bot
     Send(send::Args),
+    /// List what waits for its time, or take it back
+    Scheduled(scheduled::Args),
     /// Watch one conversation, or all of them
     Tail(tail::Args),
     /// List conversations, the newest first
@@ -79,6 +84,8 @@ enum Command {
     Restore(restore::Args),
     /// Erase a person: what they said, their account, their files
     Erase(erase::Args),
+    /// Add a bot to a conversation, remove one, or hand it over
+    Bots(bots::Args),
     /// Check a configuration without starting anything
     Check(check::Args),
     /// Make a token, and the hash of it that the configuration wants
@@ -128,12 +135,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         match command {
             Command::Chat(args) => chat::run(args, &connection, json).await,
             Command::Send(args) => send::run(args, &connection, json).await,
+            Command::Scheduled(args) => scheduled::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
             Command::Export(args) => export::run(args, &connection, json).await,
             Command::Backup(args) => backup::run(args, &connection, json).await,
             Command::Restore(args) => restore::run(args, json).await,
             Command::Erase(args) => erase::run(args, &connection, json).await,
+            Command::Bots(args) => bots::run(args, &connection, json).await,
             Command::Check(args) => check::run(&args, json),
             Command::Token(args) => token::run(&args, json),
             Command::Bench(args) => bench::run(args, &connection, json).await,

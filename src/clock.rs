@@ -75,6 +75,13 @@ impl Manual {
     pub fn advance(&self, duration: Duration) {
         self.now.send_modify(|now| *now = now.after(duration));
     }
+
+    /// Sets time back, as who sets a machine's clock.
+    pub fn set_back(&self, duration: Duration) {
+        let back = duration.as_millis() as u64;
+        self.now
+            .send_modify(|now| *now = Timestamp(now.0.saturating_sub(back)));
+    }
 }
 
 impl Clock for Manual {

@@ -28,11 +28,12 @@ use toml::de::DeTable;
 use crate::auth::Credentials;
 use crate::limits::Limits;
 
-pub use bot::{Bot, OnPoison};
+pub use bot::{Bot, Hears, OnPoison};
 pub use changes::{Changes, Names, Setting};
 pub use channel::{Channel, Kind, Outbound};
 pub use log::{Format, Log};
 pub use problem::{Error, Place, Problem};
+pub(crate) use unit::parse_duration;
 
 /// A gateway in development: one bot, and one channel whose users read by watching.
 const DEV: &str = include_str!("config/dev.toml");
@@ -148,7 +149,7 @@ fn read(mut root: file::Table<'_>, report: &file::Report<'_>, overrides: &Overri
         None => Log::default(),
     };
     let bots = bot::read_all(root.tables("bots"), &limits);
-    let channels = channel::read_all(root.tables("channels"), &bots);
+    let channels = channel::read_all(root.tables("channels"), &bots, limits.conversation_bots);
     let tables = root.tables("principals");
     let open = tables.is_empty();
     let principals = principal::read_all(tables, &bots, &channels);

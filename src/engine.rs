@@ -3,21 +3,27 @@
 //! [`Engine`] is the cheap handle that every front door holds; [`Link`] is what a stream holds of it.
 //! Behind them, shards own the conversations: see `shard`.
 
+mod address;
 mod attach;
+mod bots;
 mod command;
 mod conversation;
+pub mod create;
 pub mod delivery;
 pub mod erase;
 mod error;
 mod feed;
+mod heard;
 mod letters;
 mod link;
 pub mod log;
 mod read;
+pub mod receipt;
 mod reload;
 mod retry;
 mod room;
 mod round;
+pub mod schedule;
 pub mod session;
 pub mod settings;
 mod shard;
@@ -36,7 +42,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::activity;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::capacity::Capacity;
 use crate::clock::Clock;
@@ -45,7 +51,9 @@ use crate::metrics::Metrics;
 use crate::proto::v1;
 use crate::store::{self, KeyRange, Order, Store};
 
+pub use address::{Found, User};
 pub use attach::Opening;
+pub use bots::{Asker, Changed};
 pub use command::{Backlog, Deal, Dealt, Nack};
 pub use conversation::Stored as Conversation;
 pub use error::{Error, FrameError};
@@ -56,6 +64,7 @@ pub use read::{Filter, ListPosition};
 pub use stream::Piece;
 
 use command::{Append, Command, From as Origin, Keyed, Reply};
+use create::Creations;
 use session::{Appended, Event, Session, Subscriber};
 use settings::Settings;
 use shard::{Shard, Shared};
@@ -79,6 +88,9 @@ struct Inner {
     draining: AtomicBool,
     /// Places for those who watch conversations.
     watchers: Capacity,
+    /// Places for those who wait for receipts.
+    waiters: Arc<Semaphore>,
+    creations: Creations,
 }
 
 /// Where to start following a conversation.
@@ -156,6 +168,8 @@ impl Engine {
             inner: Arc::new(Inner {
                 watchers: Capacity::new(limits.watchers),
                 room: Capacity::new(limits.shard_bytes),
+                waiters: Arc::new(Semaphore::new(limits.delivery_waiters)),
+                creations: Creations::new(limits.creations),
                 shared,
                 shards,
                 tasks: Mutex::new(tasks),
@@ -300,6 +314,7 @@ impl Engine {
         Ok(Follower::new(
             followed.conversation,
             position,
+            followed.settled,
             followed.feed,
             store,
             &self.limits(),
@@ -380,6 +395,7 @@ impl Engine {
     /// [`Error::ShuttingDown`].
     pub async fn stop(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.creations.end();
         // The shards first: they answer what was sent before, and then nothing more is told.
         for shard in &self.inner.shards {
             let (done, stopped) = oneshot::channel();

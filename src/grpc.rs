@@ -7,10 +7,13 @@ mod bots;
 mod channels;
 mod conversations;
 mod convert;
+mod creations;
+mod membership;
 mod page;
 mod partials;
 mod state;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 

@@ -114,6 +114,34 @@ impl fmt::Display for Sequence {
     }
 }
 
+/// A send that waits for its time: names it in its conversation, and orders those by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScheduleId {
+    /// When it is due, in milliseconds since 1970-01-01 UTC.
+    pub due_ms: u64,
+    /// Tells it from others that are due at the same time. Never reused, not even over restarts.
+    pub number: u64,
+}
+
+impl fmt::Display for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.due_ms, self.number)
+    }
+}
+
+impl ScheduleId {
+    /// Reads what [`Display`](fmt::Display) writes, and nothing else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (due, number) = text.split_once('-')?;
+        let id = Self {
+            due_ms: u64::from_str_radix(due, 16).ok()?,
+            number: u64::from_str_radix(number, 16).ok()?,
+        };
+        (id.to_string() == text).then_some(id)
+    }
+}
+
 /// One handing-over of one activity to one session. Never reused, not even over restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(pub u64);
@@ -137,3 +165,32 @@ impl fmt::Display for Etag {
 /// Tells an earlier holder of a conversation from a later one: it only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_a_scheduled_send_is_written_in_one_way_only() {
+        let id = ScheduleId {
+            due_ms: 1_767_312_345_678,
+            number: 0x100_0000_0001,
+        };
+        assert_eq!(id.to_string(), "19b7c064a4e-10000000001");
+        assert_eq!(ScheduleId::parse(&id.to_string()), Some(id));
+        for other in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "01-1",
+            "+1-1",
+            "1-+1",
+            "A-1",
+            "1-1-1",
+            "1-10000000000000000",
+        ] {
+            assert_eq!(ScheduleId::parse(other), None, "{other}");
+        }
+    }
+}

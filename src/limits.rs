@@ -34,6 +34,13 @@ pub struct Limits {
     pub attachment_retention: Duration,
     /// Most delivery ids in one frame. Default 1,000.
     pub ack_ids: usize,
+    /// Most bots in a conversation. Default 8.
+    pub conversation_bots: usize,
+    /// Most activities of bots in a row that other bots hear, until the channel posts. Default 20.
+    pub bot_run: u32,
+    /// Most times in a row that bots hand a conversation over by themselves, until the channel posts.
+    /// Default 20.
+    pub bot_handovers: u32,
     /// Most activities in one Commit. Default 64.
     pub commit_sends: usize,
     /// Most state writes in one Commit. Default 16.
@@ -44,6 +51,13 @@ pub struct Limits {
     pub state_name_bytes: usize,
     /// Longest idempotency key, in bytes. Default 256.
     pub key_bytes: usize,
+    /// Most conversations of a user that are looked at to find the one to speak in, those that started
+    /// last. Default 100.
+    pub user_conversations: usize,
+    /// Most sends that wait for their time in one conversation. Default 100.
+    pub scheduled_sends: usize,
+    /// How far ahead a send may be scheduled. Default 90 days.
+    pub schedule_horizon: Duration,
     /// Longest wait for a stream's first frame. Default 10 s.
     pub hello_timeout: Duration,
     /// How often each side of a stream says it is alive; two missed end it. Default 20 s.
@@ -80,6 +94,10 @@ pub struct Limits {
     pub delivery_streams: usize,
     /// Largest texts of a session's streamed replies together, in bytes. Default 8 MiB.
     pub session_stream_bytes: usize,
+    /// Frames that may wait for a bot that does not read before receipts for it are dropped, but never more
+    /// than half of `session_backlog_frames`, so that receipts do not keep the bot's frames from being
+    /// read. Default 1,024.
+    pub session_receipts: usize,
     /// How long a delivery may be held, from 5 s to 10 min. Default 60 s.
     pub delivery_deadline: Duration,
     /// How long a delivery may be held when it is extended again and again. Default 1 h.
@@ -101,6 +119,15 @@ pub struct Limits {
     pub selectors: usize,
     /// Attempts before a delivery is parked in the dead letters. Default 5.
     pub delivery_attempts: u32,
+    /// Longest wait of a send for what becomes of it on its channel. Default 30 s.
+    pub delivery_wait: Duration,
+    /// Most sends that wait so at one time. Default 10,000.
+    pub delivery_waiters: usize,
+    /// How long a channel's adapter may take to say what became of a conversation that it was asked to begin.
+    /// Default 30 s.
+    pub creation_timeout: Duration,
+    /// Most conversations that are being created at one time. Default 1,000.
+    pub creations: usize,
     /// Commands that may wait for each shard before callers wait. Default 8,192.
     pub shard_commands: usize,
     /// Bytes of activities that may wait for all shards together before callers wait. Default
@@ -150,11 +177,17 @@ impl Default for Limits {
             attachment_files: 20,
             attachment_retention: 7 * 24 * HOUR,
             ack_ids: 1_000,
+            conversation_bots: 8,
+            bot_run: 20,
+            bot_handovers: 20,
             commit_sends: 64,
             commit_state_writes: 16,
             state_document_bytes: 256 * KIB,
             state_name_bytes: 256,
             key_bytes: 256,
+            user_conversations: 100,
+            scheduled_sends: 100,
+            schedule_horizon: 90 * 24 * HOUR,
             hello_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(20),
             watch_report_interval: Duration::from_secs(15),
@@ -171,6 +204,7 @@ impl Default for Limits {
             stream_grace: Duration::from_secs(10),
             delivery_streams: 8,
             session_stream_bytes: 8 * MIB,
+            session_receipts: 1_024,
             delivery_deadline: Duration::from_secs(60),
             delivery_ceiling: HOUR,
             resume_grace: Duration::from_secs(30),
@@ -180,6 +214,10 @@ impl Default for Limits {
             delivery_window: 32,
             selectors: 32,
             delivery_attempts: 5,
+            delivery_wait: Duration::from_secs(30),
+            delivery_waiters: 10_000,
+            creation_timeout: Duration::from_secs(30),
+            creations: 1_000,
             shard_commands: 8_192,
             shard_bytes: 64 * MIB,
             shard_round: 1_024,

@@ -41,8 +41,16 @@ pub struct Metrics {
     pub partials: PartialOutcomes,
     /// Streamed replies that are being made now.
     pub streams: Gauge,
+    /// Sends that were to wait for their time, and what became of them.
+    pub scheduled_sends: ScheduledOutcomes,
     /// Deliveries parked in the dead letters.
     pub dead_letters: Counter,
+    /// Activities of bots that bots which hear everyone were not handed, by limit `bot_run`.
+    pub bot_runs_cut: Counter,
+    /// What channels said of the activities that they were handed.
+    pub receipts: ReceiptStates,
+    /// Receipts that were not told to bots for want of room.
+    pub receipts_dropped: Counter,
     /// Open streams now.
     pub sessions: Sessions,
     /// Sessions that have lost their stream and may come back.
@@ -152,6 +160,32 @@ pub struct PartialOutcomes {
     pub refused: Counter,
 }
 
+/// A counter for each thing that happens to scheduled sends.
+#[derive(Clone, Debug)]
+pub struct ScheduledOutcomes {
+    /// Kept, to wait for its time.
+    pub scheduled: Counter,
+    /// Appended when its time had come.
+    pub sent: Counter,
+    /// Taken back.
+    pub cancelled: Counter,
+    /// Dropped, since it was of no use any more.
+    pub expired: Counter,
+    /// Dropped, since it could not be when its time had come.
+    pub refused: Counter,
+}
+
+/// A counter for each state that a channel can put an activity into.
+#[derive(Clone, Debug)]
+pub struct ReceiptStates {
+    /// The channel has it.
+    pub delivered: Counter,
+    /// The channel will never take it.
+    pub failed: Counter,
+    /// Nobody can say.
+    pub unknown: Counter,
+}
+
 /// A gauge for each kind of stream.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -179,6 +213,8 @@ impl Metrics {
         let reloads = counters(r, "reloads", "Configurations read while the gateway ran");
         let ephemerals = counters(r, "ephemerals", "Typing, and snapshots of streamed replies");
         let partials = counters(r, "partials", "Pieces of streamed replies");
+        let scheduled = counters(r, "scheduled_sends", "Sends that wait for their time");
+        let receipts = counters(r, "receipts", "Activities that channels have spoken of");
         let sessions = Family::<Label<&'static str>, Gauge>::default();
         r.register("sessions", "Open streams", sessions.clone());
         let sessions_away = Gauge::default();
@@ -244,6 +280,28 @@ impl Metrics {
             streams: gauge(r, "streams", "Streamed replies that are being made"),
             dead_letters: counter(r, "dead_letters", "Deliveries parked in the dead letters"),
             sessions_away,
+            scheduled_sends: ScheduledOutcomes {
+                scheduled: resolve(&scheduled, "outcome", "scheduled"),
+                sent: resolve(&scheduled, "outcome", "sent"),
+                cancelled: resolve(&scheduled, "outcome", "cancelled"),
+                expired: resolve(&scheduled, "outcome", "expired"),
+                refused: resolve(&scheduled, "outcome", "refused"),
+            },
+            bot_runs_cut: counter(
+                r,
+                "bot_runs_cut",
+                "Activities of bots that other bots were not handed",
+            ),
+            receipts: ReceiptStates {
+                delivered: resolve(&receipts, "state", "delivered"),
+                failed: resolve(&receipts, "state", "failed"),
+                unknown: resolve(&receipts, "state", "unknown"),
+            },
+            receipts_dropped: counter(
+                r,
+                "receipts_dropped",
+                "Receipts that were not told to bots for want of room",
+            ),
             sessions: Sessions {
                 bot: sessions.get_or_create_owned(&[("kind", "bot")]),
                 channel: sessions.get_or_create_owned(&[("kind", "channel")]),
@@ -415,7 +473,10 @@ mod tests {
             "turnwire_acks_total{outcome=\"stale\"} 2",
             "turnwire_sends_total{outcome=\"failed\"} 1",
             "turnwire_state_writes_total{outcome=\"stale\"} 1",
+            "turnwire_scheduled_sends_total{outcome=\"sent\"} 0",
             "turnwire_dead_letters_total 0",
+            "turnwire_receipts_total{state=\"failed\"} 0",
+            "turnwire_receipts_dropped_total 0",
             "turnwire_sessions{kind=\"channel\"} 3",
             "turnwire_watchers 0",
             "turnwire_conversations_resident 0",

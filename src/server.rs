@@ -271,12 +271,17 @@ fn settings(config: &Config, shards: usize, seed: u64) -> settings::Settings {
                     text: bot.fallback_text.clone().unwrap_or_default(),
                 },
             },
+            hears: match bot.hears {
+                config::Hears::Users => settings::Hears::Users,
+                config::Hears::Everyone => settings::Hears::Everyone,
+            },
         };
         (bot.id.clone(), settings)
     });
     let channels = config.channels.iter().map(|channel| {
         let settings = settings::Channel {
             bot: channel.bot.clone(),
+            also: channel.also.clone(),
             capabilities: channel.capabilities,
             outbound: match channel.outbound {
                 config::Outbound::Queue => settings::Outbound::Queue,

@@ -64,6 +64,12 @@ pub enum Failure {
     /// Whoever asked for a backup did not read it.
     #[error("the backup was not read for `{0:?}`, limit `backup_stall`; begin another")]
     BackupStalled(Duration),
+    /// There are as many sends that wait for a receipt as the gateway takes.
+    #[error("the gateway has its most waiting sends, `{limit}`; nothing was sent")]
+    TooManyWaiters {
+        /// Limit `delivery_waiters`.
+        limit: usize,
+    },
     /// The first frame of a stream was not a Hello.
     #[error("the first frame of a stream must be a Hello")]
     HelloExpected,
@@ -124,6 +130,9 @@ impl Failure {
                 ("TOO_MANY_BACKUPS", Code::ResourceExhausted, 503, Later)
             }
             Self::BackupStalled(_) => ("BACKUP_STALLED", Code::DeadlineExceeded, 408, Later),
+            Self::TooManyWaiters { .. } => {
+                ("TOO_MANY_WAITERS", Code::ResourceExhausted, 503, Later)
+            }
             Self::HelloExpected => ("HELLO_EXPECTED", Code::FailedPrecondition, 400, Never),
             Self::HelloTimeout(_) => ("HELLO_TIMEOUT", Code::DeadlineExceeded, 408, Later),
             Self::HelloInvalid { .. } => ("HELLO_INVALID", Code::InvalidArgument, 400, Never),
@@ -153,6 +162,8 @@ impl Failure {
                 };
                 Some(field.to_owned())
             }
+            Self::Engine(Error::SameBot(_)) => Some("to_bot_id".to_owned()),
+            Self::Engine(Error::ScheduleTooFar(_)) => Some("deliver_at".to_owned()),
             Self::Engine(Error::CreditOutOfRange { field, .. })
             | Self::Engine(Error::Frame(FrameError::Invalid { field, .. }))
             | Self::RequestInvalid { field, .. }
@@ -164,6 +175,7 @@ impl Failure {
             | Self::TooManyWatchers { .. }
             | Self::TooManyBackups { .. }
             | Self::BackupStalled(_)
+            | Self::TooManyWaiters { .. }
             | Self::HelloExpected
             | Self::HelloTimeout(_)
             | Self::ProtocolUnsupported { .. } => None,
@@ -216,11 +228,40 @@ impl Failure {
             Self::Engine(Error::StreamsFull { limit, allowed }) => {
                 fact("limit", format!("{limit}={allowed}"));
             }
+            Self::Engine(Error::ScheduleTooFar(limit)) => {
+                fact("limit", format!("schedule_horizon={}s", limit.as_secs()));
+            }
+            Self::Engine(Error::TooManyScheduled { limit }) => {
+                fact("limit", format!("scheduled_sends={limit}"));
+            }
+            Self::Engine(Error::ScheduleSent {
+                activity_id,
+                sequence,
+                ..
+            }) => {
+                fact("activity_id", activity_id.clone());
+                fact("sequence", sequence.to_string());
+            }
             Self::Engine(Error::TooManySessions { limit }) => {
                 fact("limit", format!("sessions={limit}"));
             }
+            Self::Engine(Error::TooManyBots { limit }) => {
+                fact("limit", format!("conversation_bots={limit}"));
+            }
+            Self::Engine(Error::BotsLoop { limit }) => {
+                fact("limit", format!("bot_handovers={limit}"));
+            }
+            Self::Engine(Error::TooManyCreations { limit }) => {
+                fact("limit", format!("creations={limit}"));
+            }
+            Self::Engine(Error::CreationTimeout { timeout, .. }) => {
+                fact("limit", format!("creation_timeout={timeout:?}"));
+            }
             Self::TooManyWatchers { limit } => fact("limit", format!("watchers={limit}")),
             Self::TooManyBackups { limit } => fact("limit", format!("backups={limit}")),
+            Self::TooManyWaiters { limit } => {
+                fact("limit", format!("delivery_waiters={limit}"));
+            }
             Self::Engine(Error::SequenceGone { first }) => {
                 fact("first_sequence", first.to_string());
             }
@@ -286,9 +327,14 @@ pub fn row(error: &Error) -> Row {
         Error::ChannelUnknown(_) => ("CHANNEL_UNKNOWN", Code::NotFound, 404, Never),
         Error::BotUnknown(_) => ("BOT_UNKNOWN", Code::NotFound, 404, Never),
         Error::ConversationUnknown(_) => ("CONVERSATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::UserUnreachable { .. } => ("USER_UNREACHABLE", Code::NotFound, 404, Never),
         Error::ConversationEnded(_) => ("CONVERSATION_ENDED", Code::FailedPrecondition, 409, Never),
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
+        Error::NoBot(_) => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
+        Error::SameBot(_) => ("REQUEST_INVALID", Code::InvalidArgument, 400, Never),
+        Error::TooManyBots { .. } => ("TOO_MANY_BOTS", Code::FailedPrecondition, 409, Never),
+        Error::BotsLoop { .. } => ("BOTS_LOOP", Code::FailedPrecondition, 409, Never),
         Error::GroupsUnsupported(_) => ("GROUPS_UNSUPPORTED", Code::FailedPrecondition, 409, Never),
         Error::CapabilityMissing { .. } => {
             ("CAPABILITY_MISSING", Code::FailedPrecondition, 409, Never)
@@ -296,6 +342,27 @@ pub fn row(error: &Error) -> Row {
         Error::ActivityUnknown { .. } => ("ACTIVITY_UNKNOWN", Code::NotFound, 404, Never),
         Error::IdempotencyMismatch { .. } => {
             ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
+        }
+        Error::SendExpired => ("SEND_EXPIRED", Code::FailedPrecondition, 409, Never),
+        Error::ScheduleTooFar(_) => ("SCHEDULE_TOO_FAR", Code::InvalidArgument, 400, Never),
+        Error::TooManyScheduled { .. } => {
+            ("TOO_MANY_SCHEDULED", Code::ResourceExhausted, 503, Later)
+        }
+        Error::ScheduleUnknown(_) => ("SCHEDULE_UNKNOWN", Code::NotFound, 404, Never),
+        Error::ScheduleSent { .. } => ("SCHEDULE_SENT", Code::FailedPrecondition, 409, Never),
+        Error::CreationMismatch { .. } => {
+            ("IDEMPOTENCY_MISMATCH", Code::FailedPrecondition, 409, Never)
+        }
+        Error::AdapterAbsent(_) => ("ADAPTER_ABSENT", Code::Unavailable, 503, Later),
+        Error::AdapterLost(_) => ("ADAPTER_LOST", Code::Unavailable, 503, Uncertain),
+        Error::CreationTimeout { .. } => {
+            ("CREATION_TIMEOUT", Code::DeadlineExceeded, 504, Uncertain)
+        }
+        Error::CreationRefused { .. } => ("CREATION_REFUSED", Code::FailedPrecondition, 409, Never),
+        Error::CreationDeferred { .. } => ("CREATION_DEFERRED", Code::Unavailable, 503, Later),
+        Error::CreationUnknown => ("CREATION_UNKNOWN", Code::NotFound, 404, Never),
+        Error::TooManyCreations { .. } => {
+            ("TOO_MANY_CREATIONS", Code::ResourceExhausted, 503, Later)
         }
         Error::CreditOutOfRange { .. } => {
             ("CREDIT_OUT_OF_RANGE", Code::InvalidArgument, 400, Never)
@@ -401,7 +468,11 @@ impl From<Failure> for Status {
         }
         if row.retry == v1::Retry::Later {
             const SOON: Duration = Duration::from_secs(1);
-            details.set_retry_info(Some(SOON));
+            let asked = match &failure {
+                Failure::Engine(Error::CreationDeferred { delay, .. }) => *delay,
+                _ => None,
+            };
+            details.set_retry_info(Some(asked.unwrap_or(SOON)));
         }
         Self::with_error_details(row.code, message, details)
     }

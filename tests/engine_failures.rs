@@ -17,12 +17,15 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use turnwire::clock::{Clock, Manual, Timestamp};
+use turnwire::engine::create::{Answer, Created, Wanted};
 use turnwire::engine::log::{Author, Entry, Page};
+use turnwire::engine::receipt::{Receipt, State};
+use turnwire::engine::schedule::{Cancelled, Sent, Times};
 use turnwire::engine::session::{Appended, Credit, Delivery, Event, Events, Outcome};
-use turnwire::engine::settings::{Bot, Channel, OnPoison, Outbound, Settings};
+use turnwire::engine::settings::{Bot, Channel, Hears, OnPoison, Outbound, Settings};
 use turnwire::engine::terms::Terms;
-use turnwire::engine::{Engine, Error, Follower, Link, Nack, Opening, Start};
-use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
+use turnwire::engine::{Engine, Error, Follower, Link, Nack, Opening, Start, Step};
+use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, ScheduleId, Sequence};
 use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
 use turnwire::proto::v1;
@@ -211,10 +214,17 @@ impl Gateway {
             // Nothing is parked: every activity must be finished.
             delivery_attempts: 1_000_000,
             on_poison: OnPoison::Skip,
+            hears: Hears::Users,
         };
         let channel = Channel {
             bot: BOT.into(),
-            capabilities: v1::ChannelCapabilities::default(),
+            also: Vec::new(),
+            capabilities: v1::ChannelCapabilities {
+                update: true,
+                delete: true,
+                create: true,
+                ..Default::default()
+            },
             outbound: Outbound::Queue,
             service_url: None,
             stream_interval: Limits::default().stream_interval,
@@ -743,6 +753,236 @@ async fn a_stop_makes_durable_what_was_not_yet() {
 // ---------------------------------------------------------------------------------------------
 // Seeds.
 
+/// The receipt of a conversation's activity at a position, as it is stored.
+fn receipt(gateway: &Gateway, key: &ConversationKey, position: u64) -> Receipt {
+    let stored = gateway.engine.conversation(key).expect("it was started");
+    let log = gateway.log(key);
+    let receipts = gateway.engine.receipts(key, &stored, &log);
+    let receipts = receipts.expect("it can be read").into_iter().flatten();
+    { receipts }
+        .find(|receipt| receipt.sequence == Sequence(position))
+        .expect("a bot said it")
+}
+
+fn the_receipts(events: &mut Events) -> Vec<Receipt> {
+    let receipts = told(events).into_iter().filter_map(|event| match event {
+        Event::Receipt(receipted) => Some(receipted.receipt),
+        _ => None,
+    });
+    receipts.collect()
+}
+
+#[tokio::test]
+async fn a_receipt_that_was_not_written_is_told_to_nobody() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (bot, mut bot_events) = gateway.attach_bot("bot").await;
+        bot.session().want_receipts();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        gateway.send(&key, "hello").await.unwrap();
+        gateway.settle().await;
+        let outbound = the_delivery(&mut events);
+        let follower = gateway.engine.follow(key.clone(), Start::End).await;
+        let mut follower = follower.unwrap().with_receipts();
+        gateway.fail_next(1, how);
+        adapter.delivered(2, outbound.id, None).await.unwrap();
+        gateway.settle().await;
+        assert_eq!(the_receipts(&mut bot_events), []);
+        let news = follower.step().now_or_never();
+        assert!(matches!(news, Some(Err(Error::FollowAgain))), "{news:?}");
+        gateway.advance(AFTER_A_FAILURE).await;
+        match how {
+            // The activity comes again, and its outcome then counts.
+            Failure::Refuse => {
+                assert_eq!(receipt(&gateway, &key, 2).state, State::Accepted);
+                let again = the_delivery(&mut events);
+                adapter.delivered(3, again.id, None).await.unwrap();
+                gateway.settle().await;
+                let receipts = the_receipts(&mut bot_events);
+                assert_eq!(receipts, [receipt(&gateway, &key, 2)]);
+            }
+            // It is there, whatever was said, and can be read.
+            Failure::ApplyAndFail => assert!(told(&mut events).is_empty()),
+        }
+        assert_eq!(receipt(&gateway, &key, 2).state, State::Delivered);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_was_told_survives_a_machine_that_loses_all_that_was_not_synced() {
+    let mut gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    let (bot, mut bot_events) = gateway.attach_bot("bot").await;
+    bot.session().want_receipts();
+    let (adapter, mut events) = gateway.attach_adapter().await;
+    gateway.send(&key, "hello").await.unwrap();
+    gateway.settle().await;
+    let outbound = the_delivery(&mut events);
+    let theirs = Some("theirs".to_owned());
+    adapter.delivered(2, outbound.id, theirs).await.unwrap();
+    gateway.settle().await;
+    let receipts = the_receipts(&mut bot_events);
+    assert_eq!(receipts[0].channel_activity_id, "theirs");
+    drop((adapter, events, bot, bot_events));
+    gateway.restart(0).await;
+    assert_eq!(receipts, [receipt(&gateway, &key, 2)]);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_receipt_goes_on_waiting_over_a_failure() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    gateway.post(&key, "a").await.unwrap();
+    let (adapter, mut events) = gateway.attach_adapter().await;
+    let sent = gateway.send(&key, "hello").await.unwrap();
+    let mut waits = Box::pin(gateway.engine.receipt(&key, &sent, DEADLINE));
+    assert!(waits.as_mut().now_or_never().is_none());
+    gateway.settle().await;
+    let outbound = the_delivery(&mut events);
+    gateway.fail_next(1, Failure::Refuse);
+    adapter.delivered(2, outbound.id, None).await.unwrap();
+    gateway.settle().await;
+    assert!(
+        waits.as_mut().now_or_never().is_none(),
+        "it was not written"
+    );
+    gateway.advance(AFTER_A_FAILURE).await;
+    let again = the_delivery(&mut events);
+    adapter.delivered(3, again.id, None).await.unwrap();
+    assert_eq!(waits.await.state, State::Delivered);
+}
+
+#[tokio::test]
+async fn a_deletion_and_an_outcome_that_come_together_are_both_kept() {
+    for rounds in Rounds::BOTH {
+        let gateway = Gateway::with(rounds);
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        let sent = gateway.send(&key, "hello").await.unwrap();
+        gateway.settle().await;
+        let outbound = the_delivery(&mut events);
+        let deletion = v1::Activity {
+            r#type: Some("messageDelete".to_owned()),
+            id: Some(sent.activity_id.to_string()),
+            ..Default::default()
+        };
+        let bot = Some(BotId::from(BOT));
+        let deleting =
+            gateway
+                .engine
+                .send_activity(key.clone(), bot.clone(), None, None, deletion.into());
+        let outcome = adapter.delivered(2, outbound.id, Some("theirs".to_owned()));
+        let (deleted, outcome) = futures_util::future::join(deleting, outcome).await;
+        outcome.unwrap();
+        deleted.unwrap();
+        gateway.settle().await;
+        assert_eq!(receipt(&gateway, &key, 2).channel_activity_id, "theirs");
+        // What is deleted cannot be updated.
+        let update = v1::Activity {
+            r#type: Some("messageUpdate".to_owned()),
+            id: Some(sent.activity_id.to_string()),
+            text: Some("again".to_owned()),
+            ..Default::default()
+        };
+        let updated = gateway
+            .engine
+            .send_activity(key.clone(), bot, None, None, update.into())
+            .await;
+        let is_gone = matches!(updated, Err(Error::ActivityUnknown { .. }));
+        assert!(is_gone, "{rounds:?}: {updated:?}");
+    }
+}
+
+fn wanted(request_id: &str) -> Wanted {
+    Wanted {
+        channel: CHANNEL.into(),
+        bot: BOT.into(),
+        request_id: Some(request_id.to_owned()),
+        asked: v1::CreateConversation {
+            members: vec![v1::ChannelAccount {
+                id: Some("user".to_owned()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        },
+        activity: Some(message("first").into()),
+    }
+}
+
+/// Asks for a conversation, and lets the adapter answer.
+async fn create(
+    gateway: &Gateway,
+    adapter: &Link,
+    events: &mut Events,
+    request_id: &str,
+) -> Result<Created, Error> {
+    let engine = gateway.engine.clone();
+    let wanted = wanted(request_id);
+    let creating = tokio::spawn(async move { engine.create_conversation(wanted).await });
+    gateway.settle().await;
+    for event in told(events) {
+        if let Event::Create(asked) = event {
+            let conversation = v1::ConversationAccount {
+                id: Some("new".to_owned()),
+                ..Default::default()
+            };
+            let created = v1::Created {
+                conversation: Some(conversation),
+                ..Default::default()
+            };
+            let answer = Answer::Created(created.into());
+            adapter
+                .created(asked.request_id, answer)
+                .expect("it is awaited");
+        }
+    }
+    creating.await.expect("it does not panic")
+}
+
+#[tokio::test]
+async fn a_creation_that_failed_is_said_to_have_failed_and_is_there_once_when_it_is_repeated() {
+    for how in Failure::BOTH {
+        let gateway = Gateway::new();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        gateway.fail_next(1, how);
+        failed(create(&gateway, &adapter, &mut events, "r").await);
+        gateway.advance(AFTER_A_FAILURE).await;
+        let created = create(&gateway, &adapter, &mut events, "r").await.unwrap();
+        assert_eq!(created.repeated, how == Failure::ApplyAndFail);
+        let again = create(&gateway, &adapter, &mut events, "r").await.unwrap();
+        assert!(again.repeated);
+        let log = gateway.log(&conversation("new"));
+        let kinds: Vec<_> = log
+            .iter()
+            .map(|entry| entry.author.bot().is_some())
+            .collect();
+        assert_eq!(
+            kinds,
+            [false, true],
+            "an update and the first activity, once"
+        );
+        assert_eq!(text(&log[1]), "first");
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_was_answered_survives_a_machine_that_loses_all_that_was_not_synced() {
+    let mut gateway = Gateway::new();
+    let (adapter, mut events) = gateway.attach_adapter().await;
+    let created = create(&gateway, &adapter, &mut events, "r").await.unwrap();
+    drop((adapter, events));
+    gateway.restart(0).await;
+    let again = gateway.engine.create_conversation(wanted("r")).await;
+    let again = again.expect("no adapter is needed for what is there");
+    assert_eq!(again.conversation, created.conversation);
+    assert!(again.repeated);
+    assert_eq!(gateway.log(&created.conversation).len(), 2);
+}
+
 /// One conversation as the world outside the gateway knows it.
 #[derive(Default)]
 struct Book {
@@ -757,7 +997,13 @@ struct Book {
     /// What the adapter was last handed: which, and at which attempt.
     newest_outbound: Option<(Sequence, u32)>,
     shown: BTreeSet<Sequence>,
+    /// What the adapter said of each, whether or not it was taken.
+    said: BTreeMap<Sequence, Vec<State>>,
+    /// What bots were told of what became of it.
+    receipts: BTreeMap<Sequence, Receipt>,
     followed: Vec<Arc<str>>,
+    /// What followers were told of what became of it.
+    watched: Vec<Receipt>,
 }
 
 #[derive(Default)]
@@ -1001,15 +1247,30 @@ impl World {
             return;
         };
         for outbound in std::mem::take(&mut self.outbound) {
-            let done = if self.random.random_ratio(1, 6) {
-                let soon = Nack::Retry(Some(Duration::ZERO));
-                adapter.nack(frame, vec![outbound.id], soon, false).await
-            } else {
-                adapter
-                    .delivered(frame, outbound.id, Some("theirs".to_owned()))
-                    .await
+            let id = outbound.id;
+            let (said, done) = match self.random.random_range(0..12) {
+                0..2 => {
+                    let soon = Nack::Retry(Some(Duration::ZERO));
+                    (None, adapter.nack(frame, vec![id], soon, false).await)
+                }
+                2 => {
+                    let no = Nack::Poison("no".to_owned());
+                    let done = adapter.nack(frame, vec![id], no, false).await;
+                    (Some(State::Failed), done)
+                }
+                3 => {
+                    let done = adapter.undetermined(frame, id, "?".to_owned()).await;
+                    (Some(State::Unknown), done)
+                }
+                _ => {
+                    let theirs = Some("theirs".to_owned());
+                    let done = adapter.delivered(frame, id, theirs).await;
+                    (Some(State::Delivered), done)
+                }
             };
             done.expect("the engine runs");
+            let book = self.books.entry(outbound.conversation).or_default();
+            book.said.entry(outbound.sequence).or_default().extend(said);
         }
     }
 
@@ -1023,6 +1284,7 @@ impl World {
                 .gateway
                 .attach_bot(&format!("bot{}", self.sessions))
                 .await;
+            link.session().want_receipts();
             self.bots.push(Session {
                 number: self.sessions,
                 link,
@@ -1050,7 +1312,7 @@ impl World {
         let book = self.books.entry(key.clone()).or_default();
         let start = Start::After(Sequence(book.followed.len() as u64));
         match self.gateway.engine.follow(key.clone(), start).await {
-            Ok(follower) => drop(self.followers.insert(key, follower)),
+            Ok(follower) => drop(self.followers.insert(key, follower.with_receipts())),
             Err(Error::StoreFailed(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -1102,15 +1364,23 @@ impl World {
         for (key, follower) in &mut self.followers {
             let book = self.books.entry(key.clone()).or_default();
             loop {
-                match tokio::task::unconstrained(follower.next()).now_or_never() {
+                match tokio::task::unconstrained(follower.step()).now_or_never() {
                     None => break,
-                    Some(Ok(entries)) => {
+                    Some(Ok(Step::Receipts(receipts))) => {
+                        for receipt in receipts {
+                            let seen = receipt.sequence.0 <= book.followed.len() as u64;
+                            assert!(seen, "an activity first, and then what became of it");
+                            book.watched.push(receipt);
+                        }
+                    }
+                    Some(Ok(Step::Entries(entries))) => {
                         for entry in entries {
                             book.followed.push(Arc::clone(&entry.activity_id));
                             let position = Sequence(book.followed.len() as u64);
                             assert_eq!(entry.sequence, position, "no gap and no double");
                         }
                     }
+                    Some(Ok(Step::Ephemeral(shown))) => panic!("nobody asked for {shown:?}"),
                     Some(Err(Error::FollowAgain)) => {
                         ended.push(key.clone());
                         break;
@@ -1162,6 +1432,12 @@ impl World {
                     matches!(refused.error, Error::StoreFailed(_)),
                     "{refused:?}"
                 );
+            }
+            Event::Receipt(receipted) => {
+                let book = self.books.entry(receipted.conversation).or_default();
+                let receipt = receipted.receipt;
+                let before = book.receipts.insert(receipt.sequence, receipt);
+                assert_eq!(before, None, "a receipt is told once");
             }
             // Since its session has a window of one and finishes what it gets.
             _ => panic!("{event:?}"),
@@ -1294,8 +1570,8 @@ impl World {
         for key in self.books.keys().cloned().collect::<Vec<_>>() {
             let start = Start::After(Sequence(self.books[&key].followed.len() as u64));
             let follower = self.gateway.engine.follow(key.clone(), start).await;
-            self.followers
-                .insert(key, follower.expect("it can be followed"));
+            let follower = follower.expect("it can be followed");
+            self.followers.insert(key, follower.with_receipts());
         }
         self.look().await;
         for (key, book) in &self.books {
@@ -1359,6 +1635,20 @@ impl World {
                     commit.fate != Fate::Taken || found == commit.replies,
                     "what was taken is there"
                 );
+            }
+            let engine = &self.gateway.engine;
+            let stored = engine.conversation(key).expect("it was started");
+            let receipts = engine.receipts(key, &stored, &log).expect("it is there");
+            let receipts: BTreeMap<_, _> = { receipts.into_iter().flatten() }
+                .map(|receipt| (receipt.sequence, receipt))
+                .collect();
+            for told in book.receipts.values().chain(&book.watched) {
+                assert_eq!(receipts.get(&told.sequence), Some(told), "it stays so");
+            }
+            for entry in log.iter().filter(|entry| entry.author.bot().is_some()) {
+                let state = receipts[&entry.sequence].state;
+                let said = &book.said[&entry.sequence];
+                assert!(said.contains(&state), "{state:?} was said: {said:?}");
             }
             for entry in &log {
                 match entry.author {
@@ -1497,4 +1787,251 @@ async fn whichever_commit_fails_all_promises_hold() {
             world.end().await;
         }
     }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+impl Gateway {
+    /// Schedules a text, under itself as the key.
+    async fn schedule(
+        &self,
+        key: &ConversationKey,
+        text: &str,
+        at: Timestamp,
+    ) -> Result<Sent, Error> {
+        let times = Times {
+            deliver_at: Some(at),
+            expire_at: None,
+        };
+        let (bot, request) = (Some(BotId::from(BOT)), Some(text.to_owned()));
+        self.engine
+            .send_at(times, key.clone(), bot, None, request, message(text).into())
+            .await
+    }
+
+    async fn scheduled(&self, key: &ConversationKey, text: &str, at: Timestamp) -> ScheduleId {
+        match self.schedule(key, text, at).await {
+            Ok(Sent::Scheduled { id, .. }) => id,
+            other => panic!("it was to wait: {other:?}"),
+        }
+    }
+
+    async fn cancel(&self, key: &ConversationKey, id: ScheduleId) -> Result<Cancelled, Error> {
+        self.engine.cancel_scheduled(key.clone(), id, None).await
+    }
+
+    fn texts(&self, key: &ConversationKey) -> Vec<String> {
+        self.log(key).iter().map(|entry| text(entry)).collect()
+    }
+
+    /// How many records there are of sends that wait.
+    fn left(&self) -> usize {
+        let mut left = 0;
+        for table in [store::Table::Scheduled, store::Table::ScheduledDue] {
+            let range = KeyRange::table(table);
+            let counted = self.memory.scan(&range, Order::Ascending, &mut |_, _| {
+                left += 1;
+                ControlFlow::Continue(())
+            });
+            counted.expect("a readable store");
+        }
+        left
+    }
+}
+
+#[tokio::test]
+async fn whichever_commit_of_scheduled_sends_fails_each_is_sent_once_and_what_was_taken_back_never()
+{
+    for (rounds, how) in [
+        (Rounds::Here, Failure::Refuse),
+        (Rounds::Here, Failure::ApplyAndFail),
+        (Rounds::InFlight, Failure::Refuse),
+        (Rounds::InFlight, Failure::ApplyAndFail),
+    ] {
+        let mut failing = 0;
+        loop {
+            let mut gateway = Gateway::with(rounds);
+            let key = conversation("c");
+            gateway.post(&key, "q").await.unwrap();
+            let start = gateway.clock.now();
+            let commits = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&commits);
+            gateway.memory.on_commit(move |_, _| {
+                if count.fetch_add(1, Ordering::Relaxed) == failing {
+                    how.verdict()
+                } else {
+                    Verdict::Apply
+                }
+            });
+            let mut ids = Vec::new();
+            for (text, hours) in [("one", 1), ("never", 1), ("two", 1), ("three", 2)] {
+                let at = start.after(HOUR * hours);
+                // Whoever was told that it failed asks again.
+                let id = loop {
+                    match gateway.schedule(&key, text, at).await {
+                        Ok(Sent::Scheduled { id, .. }) => break id,
+                        Err(Error::StoreFailed(_)) => gateway.advance(AFTER_A_FAILURE).await,
+                        other => panic!("{other:?}"),
+                    }
+                };
+                ids.push(id);
+            }
+            while let Err(error) = gateway.cancel(&key, ids[1]).await {
+                assert!(matches!(error, Error::StoreFailed(_)), "{error:?}");
+                gateway.advance(AFTER_A_FAILURE).await;
+            }
+            gateway.advance(HOUR).await;
+            gateway.advance(AFTER_A_FAILURE).await;
+            gateway.advance(HOUR).await;
+            gateway.advance(AFTER_A_FAILURE).await;
+            gateway.advance(AFTER_A_FAILURE).await;
+            let sent = ["question q", "one", "two", "three"];
+            assert_eq!(gateway.texts(&key), sent, "{rounds:?} {how:?} {failing}");
+            assert_eq!(gateway.left(), 0, "{rounds:?} {how:?} {failing}");
+            let was_reached = commits.load(Ordering::Relaxed) > failing;
+            gateway.restart(0).await;
+            gateway.advance(HOUR).await;
+            assert_eq!(gateway.texts(&key), sent, "{rounds:?} {how:?} {failing}");
+            if !was_reached {
+                break;
+            }
+            failing += 1;
+        }
+        assert!(failing > 6, "only {failing} commits");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_goes_down_around_any_commit_of_a_scheduled_send_sends_it_once() {
+    for failing in 0..3 {
+        for how in Failure::BOTH {
+            let mut gateway = Gateway::new();
+            let key = conversation("c");
+            gateway.post(&key, "q").await.unwrap();
+            let at = gateway.clock.now().after(HOUR);
+            let commits = AtomicUsize::new(0);
+            // From that commit on the machine is down.
+            gateway.memory.on_commit(move |_, _| {
+                match commits.fetch_add(1, Ordering::Relaxed).cmp(&failing) {
+                    std::cmp::Ordering::Less => Verdict::Apply,
+                    std::cmp::Ordering::Equal => how.verdict(),
+                    std::cmp::Ordering::Greater => Failure::Refuse.verdict(),
+                }
+            });
+            let first = gateway.schedule(&key, "hello", at).await;
+            gateway.advance(HOUR).await;
+            gateway.restart(0).await;
+            gateway.settle().await;
+            if first.is_err() {
+                let again = gateway.schedule(&key, "hello", at).await;
+                assert!(again.is_ok(), "{again:?}");
+            }
+            gateway.advance(AFTER_A_FAILURE).await;
+            let said = gateway.texts(&key);
+            assert_eq!(said, ["question q", "hello"], "{failing} {how:?}");
+            assert_eq!(gateway.left(), 0);
+        }
+    }
+}
+
+/// Does two things at one time: the first, and what is due with it, is in flight while the second is
+/// decided.
+async fn on_top<A, B>(
+    gateway: &Gateway,
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+) -> (A, B) {
+    let go_on = gateway.gate.close();
+    let release = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).expect("a commit waits");
+    };
+    let (first, second, ()) = futures_util::future::join3(first, second, release).await;
+    (first, second)
+}
+
+#[tokio::test]
+async fn taking_back_what_is_just_being_sent_waits_for_it_and_says_what_became_of_it() {
+    for fails in [None, Some(Failure::Refuse), Some(Failure::ApplyAndFail)] {
+        let gateway = Gateway::with(Rounds::InFlight);
+        let key = conversation("c");
+        gateway.post(&key, "q").await.unwrap();
+        let at = gateway.clock.now().after(HOUR);
+        let id = gateway.scheduled(&key, "hello", at).await;
+        gateway.clock.advance(HOUR);
+        if let Some(how) = fails {
+            gateway.fail_next(1, how);
+        }
+        let other = conversation("other");
+        let (posted, cancelled) = on_top(
+            &gateway,
+            gateway.post(&other, "a"),
+            gateway.cancel(&key, id),
+        )
+        .await;
+        match fails {
+            None => {
+                posted.unwrap();
+                let sent = matches!(cancelled, Err(Error::ScheduleSent { sequence, .. })
+                    if sequence == Sequence(2));
+                assert!(sent, "{cancelled:?}");
+            }
+            Some(_) => {
+                failed(posted);
+                // Nobody knows whether it was sent, and so nobody says so.
+                failed(cancelled);
+            }
+        }
+        let is_sent = fails != Some(Failure::Refuse);
+        let again = gateway.cancel(&key, id).await;
+        if is_sent {
+            assert!(
+                matches!(again, Err(Error::ScheduleSent { .. })),
+                "{again:?}"
+            );
+        } else {
+            assert!(again.is_ok_and(|cancelled| !cancelled.repeated));
+        }
+        gateway.advance(AFTER_A_FAILURE).await;
+        let said = usize::from(is_sent);
+        assert_eq!(gateway.texts(&key), ["question q", "hello"][..=said]);
+        assert_eq!(gateway.left(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_scheduled_or_taken_back_in_flight_is_known_to_what_repeats_it() {
+    let gateway = Gateway::with(Rounds::InFlight);
+    let key = conversation("c");
+    gateway.post(&key, "q").await.unwrap();
+    let at = gateway.clock.now().after(HOUR);
+    let (first, second) = on_top(
+        &gateway,
+        gateway.schedule(&key, "hello", at),
+        gateway.schedule(&key, "hello", at),
+    )
+    .await;
+    let (
+        Ok(Sent::Scheduled {
+            id,
+            repeated: false,
+        }),
+        Ok(again),
+    ) = (first, second)
+    else {
+        panic!("one is the repeat of the other");
+    };
+    assert_eq!(again, Sent::Scheduled { id, repeated: true });
+    assert_eq!(gateway.left(), 2);
+    let (first, second) =
+        on_top(&gateway, gateway.cancel(&key, id), gateway.cancel(&key, id)).await;
+    let end = v1::ScheduleEnd::Cancelled;
+    let cancelled = |repeated| Cancelled { end, repeated };
+    assert_eq!(first.unwrap(), cancelled(false));
+    assert_eq!(second.unwrap(), cancelled(true));
+    gateway.advance(HOUR).await;
+    assert_eq!(gateway.texts(&key), ["question q"]);
+    assert_eq!(gateway.left(), 0);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::engine::session::{Credit, Delivery, Event, Events};
-use turnwire::engine::settings::{Bot, Channel, OnPoison, Outbound, Settings};
+use turnwire::engine::settings::{Bot, Channel, Hears, OnPoison, Outbound, Settings};
 use turnwire::engine::terms::Terms;
 use turnwire::engine::{Engine, Error, Filter, Opening, Start};
 use turnwire::id::ConversationKey;
@@ -31,12 +31,14 @@ fn bot(id: &str, delivery_deadline: Duration) -> Bot {
         delivery_deadline,
         delivery_attempts: 5,
         on_poison: OnPoison::Skip,
+        hears: Hears::Users,
     }
 }
 
 fn settings(delivery_deadline: Duration) -> Settings {
     let channel = Channel {
         bot: "echo".into(),
+        also: Vec::new(),
         capabilities: v1::ChannelCapabilities::default(),
         outbound: Outbound::Queue,
         service_url: None,

@@ -18,7 +18,7 @@ use prost_types::value::Kind;
 use turnwire::clock::{Clock, Manual, Timestamp};
 use turnwire::engine::log::{Author, Page};
 use turnwire::engine::session::{Credit, Event, Events, Outcome};
-use turnwire::engine::settings::{Bot, Channel, OnPoison, Outbound, Settings};
+use turnwire::engine::settings::{Bot, Channel, Hears, OnPoison, Outbound, Settings};
 use turnwire::engine::state::{self, Condition, Scope, Write};
 use turnwire::engine::terms::Terms;
 use turnwire::engine::{Engine, Error, Link, Opening};
@@ -134,12 +134,14 @@ impl Gateway {
                     // Nothing is parked: every activity must be answered.
                     delivery_attempts: 1_000_000,
                     on_poison: OnPoison::Skip,
+                    hears: Hears::Users,
                 },
             )]),
             channels: HashMap::from([(
                 channel(),
                 Channel {
                     bot: bot(),
+                    also: Vec::new(),
                     capabilities: v1::ChannelCapabilities::default(),
                     outbound: Outbound::Watch,
                     service_url: None,

@@ -388,6 +388,7 @@ impl Run {
             author: Author::Channel,
             activity_id: sequence.to_string().into(),
             activity: Bytes::from_static(&BODY[..bytes]),
+            bot_run: 0,
         });
         let was_ready = self.machine.is_ready(self.window, self.model.last());
         let became_ready = self.machine.learn(&entry, for_it);

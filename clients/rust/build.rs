@@ -18,14 +18,16 @@ const PROTOS: [&str; 9] = [
 
 /// Activities in frames and requests. An activity has some sixty fields and is moved with whatever
 /// holds it: through queues, futures and results. A box is moved by its address.
-const BOXED: [&str; 10] = [
+const BOXED: [&str; 12] = [
     "Send.activity",
     "Delivery.activity",
     "Post.activity",
     "PostActivityRequest.activity",
     "Outbound.activity",
     "SendActivityRequest.activity",
+    "CreateConversationRequest.activity",
     "UpdateActivityRequest.activity",
+    "ScheduledActivity.activity",
     "LogEntry.activity",
     "Ephemeral.activity",
     "BotEphemeral.activity",

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, Kind, streaminfo, timestamp, validate};
 use crate::clock::Timestamp;
 use crate::limits::Limits;
-use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount};
+use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount, ConversationReference};
 
 /// Members that the gateway sets, or removes. Their entries in `unknown_members` go as well: a `null`
 /// there says nothing that the stamp does not overrule, and bots that read names in any case
@@ -170,9 +170,28 @@ pub fn outbound(activity: &mut Activity, limits: &Limits) -> Result<Draft, Error
 }
 
 impl Draft {
+    /// Drafts again what a bot or a backend has sent before, from the [`body`](Self::body) of its draft.
+    /// It has passed the rules then, and is held to no others now.
+    ///
+    /// # Errors
+    ///
+    /// It is no activity.
+    pub fn again(body: Bytes) -> Result<Self, prost::DecodeError> {
+        let activity = Activity::decode(body.clone())?;
+        // What is left of an outbound activity has an id only to say what it changes.
+        Ok(Self {
+            id: activity.id.clone(),
+            ..Self::of(body, &activity, Fields::default())
+        })
+    }
+
     /// Encodes what is left of the activity.
     fn new(activity: &Activity, taken: Fields) -> Self {
-        let body = Bytes::from(activity.encode_to_vec());
+        Self::of(activity.encode_to_vec().into(), activity, taken)
+    }
+
+    /// The draft of an activity whose encoding is known.
+    fn of(body: Bytes, activity: &Activity, taken: Fields) -> Self {
         let locale = activity.locale.clone().filter(|locale| !locale.is_empty());
         let reply_to = activity.reply_to_id.as_deref();
         Self {
@@ -203,6 +222,16 @@ impl Draft {
             body: fields.0.freeze(),
             ..self.clone()
         }
+    }
+
+    /// The same activity, with what it is about: a conversation reference, which the draft has not yet.
+    #[must_use]
+    pub fn relating_to(mut self, reference: &ConversationReference) -> Self {
+        let mut fields = Fields(BytesMut::with_capacity(self.encoded_len_hint()));
+        fields.0.put_slice(&self.body);
+        fields.message(tag::RELATES_TO, reference);
+        self.body = fields.0.freeze();
+        self
     }
 
     /// SHA-256 over all that was sent: the same request has the same hash, whatever order its members
@@ -316,6 +345,7 @@ mod tag {
     pub(super) const ENTITIES: u32 = 13;
     pub(super) const REPLY_TO_ID: u32 = 12;
     pub(super) const LOCALE: u32 = 18;
+    pub(super) const RELATES_TO: u32 = 34;
     pub(super) const UNKNOWN_MEMBERS: u32 = 100;
 }
 

@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::{Kind, json, timestamp};
 use crate::limits::Limits;
-use crate::proto::v1::{Activity, ChannelAccount};
+use crate::proto::v1::{Activity, ChannelAccount, ConversationAccount};
 
 /// Longest id or `type`, in bytes.
 pub const ID_BYTES: usize = 512;
@@ -118,6 +118,12 @@ pub fn inbound(activity: &Activity, limits: &Limits) -> Result<(), Error> {
     accounts("membersAdded", &activity.members_added)?;
     accounts("membersRemoved", &activity.members_removed)?;
     Ok(())
+}
+
+/// The size of a conversation that a channel names, as [`ACCOUNT_BYTES`] counts it.
+#[must_use]
+pub fn account_bytes(conversation: &ConversationAccount) -> usize {
+    conversation.encoded_len()
 }
 
 /// Checks the size of an account that is kept with its conversation and becomes part of answers.

@@ -141,7 +141,8 @@ impl User {
                             quiet_since = Instant::now();
                         }
                     }
-                    Some(Ok(WatchStep::Position(_) | WatchStep::Ephemeral(_))) => {}
+                    // It asks for nothing else.
+                    Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error.into()),
                     None => return Ok(()),
                 },
@@ -215,12 +216,13 @@ impl User {
         }
     }
 
-    /// Whether this user did it: nothing that needs to be shown again.
+    /// Whether this user did it: nothing that needs to be shown again. Or bots among themselves: nothing
+    /// that is for users.
     fn is_own(&self, entry: &LogEntry) -> bool {
-        let from = entry
-            .activity
-            .as_ref()
-            .and_then(|activity| activity.from.as_ref());
-        entry.author() == Author::Channel && from.is_some_and(|from| from.id() == self.name)
+        let activity = entry.activity.as_ref();
+        let from = activity.and_then(|activity| activity.from.as_ref());
+        let is_handover = activity.is_some_and(|activity| activity.name() == "handoff.initiate");
+        let is_of_user = from.is_some_and(|from| from.id() == self.name);
+        entry.author() == Author::Channel && (is_of_user || is_handover)
     }
 }

@@ -24,7 +24,8 @@ pub(super) struct Args {
     limit: usize,
 }
 
-const HEADINGS: [&str; 5] = ["CONVERSATION", "USER", "BOTS", "LAST", "STARTED"];
+const HEADINGS: [&str; COLUMNS] = ["CONVERSATION", "USER", "BOTS", "LAST", "STARTED", "STATE"];
+const COLUMNS: usize = 6;
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     let limit = args.limit;
@@ -57,7 +58,7 @@ fn filter(args: Args) -> Option<Filter> {
     }
 }
 
-fn row(conversation: &Conversation) -> [String; 5] {
+fn row(conversation: &Conversation) -> [String; COLUMNS] {
     let reference = conversation.reference.as_ref();
     let user = reference.and_then(|reference| reference.user.as_ref());
     let name = conversation.name.as_ref().map(address::text);
@@ -71,10 +72,11 @@ fn row(conversation: &Conversation) -> [String; 5] {
             .as_ref()
             .map(show::time)
             .unwrap_or_default(),
+        if conversation.ended { "ended" } else { "" }.to_owned(),
     ]
 }
 
-fn print(rows: &[[String; 5]]) -> anyhow::Result<()> {
+fn print(rows: &[[String; COLUMNS]]) -> anyhow::Result<()> {
     let mut widths = HEADINGS.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -87,7 +89,7 @@ fn print(rows: &[[String; 5]]) -> anyhow::Result<()> {
         .try_for_each(|row| output::line(&aligned(row, &widths)))
 }
 
-fn aligned(row: &[String; 5], widths: &[usize; 5]) -> String {
+fn aligned(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
     let cells: Vec<String> = row
         .iter()
         .zip(widths)
@@ -110,5 +112,16 @@ mod tests {
         });
         assert_eq!(row[0], "dev/c\\u{1b}");
         assert_eq!(row[2], "a,b");
+    }
+
+    #[test]
+    fn a_row_says_that_a_conversation_has_ended_and_nothing_while_it_goes_on() {
+        for (ended, shown) in [(true, "ended"), (false, "")] {
+            let row = row(&Conversation {
+                ended,
+                ..Conversation::default()
+            });
+            assert_eq!(row[5], shown);
+        }
     }
 }

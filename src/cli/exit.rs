@@ -136,6 +136,10 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Code::PermissionDenied => Some("the token's principal needs another role"),
         Code::NotFound => match error.reason()? {
             "CONVERSATION_UNKNOWN" => Some("`turnwire conversations` lists those there are"),
+            "USER_UNREACHABLE" => {
+                Some("`turnwire conversations --channel CHANNEL --user USER` lists the user's")
+            }
+            "SCHEDULE_UNKNOWN" => Some("`turnwire scheduled list` lists those that wait"),
             "CHANNEL_UNKNOWN" => Some("the gateway's configuration names its channels"),
             _ => None,
         },

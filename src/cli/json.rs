@@ -1,7 +1,7 @@
 //! Activities and what surrounds them, as JSON. The codec itself is the gateway's.
 
 use serde_json::{Value, json};
-use turnwire_client::proto::{Activity, Author, Conversation, LogEntry};
+use turnwire_client::proto::{Activity, Author, Conversation, LogEntry, Receipt};
 
 use super::{address, show};
 use crate::activity::json;
@@ -34,6 +34,27 @@ pub(super) fn entry(conversation: &str, entry: &LogEntry) -> Value {
     })
 }
 
+/// What became of an activity on its channel.
+pub(super) fn receipt(receipt: &Receipt) -> Value {
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "state": show::state(receipt),
+        "channelActivityId": said(&receipt.channel_activity_id),
+        "reason": said(&receipt.reason),
+        "time": receipt.time.as_ref().map(show::time),
+    })
+}
+
+/// The same in a stream of what happens in a conversation.
+pub(super) fn receipt_step(conversation: &str, told: &Receipt) -> Value {
+    json!({
+        "conversation": conversation,
+        "sequence": told.sequence,
+        "activityId": told.activity_id,
+        "receipt": receipt(told),
+    })
+}
+
 /// What the gateway knows of a conversation.
 pub(super) fn conversation(conversation: &Conversation) -> Value {
     let reference = conversation.reference.clone().unwrap_or_default();
@@ -45,5 +66,6 @@ pub(super) fn conversation(conversation: &Conversation) -> Value {
         "startTime": conversation.start_time.as_ref().map(show::time),
         "firstSequence": conversation.first_sequence,
         "lastSequence": conversation.last_sequence,
+        "ended": conversation.ended,
     })
 }

@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
-use turnwire_client::conversations::Conversations;
+use turnwire_client::conversations::{Conversations, Scheduled, Sending, Sent};
 use turnwire_client::proto::{
-    Activity, ConversationName, ListConversationsRequest, SendActivityRequest,
-    list_conversations_request::Filter,
+    Activity, ConversationName, ListConversationsRequest, Receipt, ReceiptState,
+    SendActivityRequest, UserTarget, list_conversations_request::Filter,
+    send_activity_request::Target,
 };
 
 use super::address::{self, Address};
 use super::connection::Connection;
 use super::exit::Usage;
-use super::{escape, json, output};
+use super::when::{self, When};
+use super::{escape, json, output, show};
+use crate::clock::{self, Clock, Timestamp};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,15 +27,37 @@ pub(super) struct Args {
     /// Where to: CHANNEL/ID, or the ID alone with --channel [default: the newest conversation]
     #[arg(long, value_name = "CHANNEL/ID")]
     conversation: Option<String>,
-    /// The channel of --conversation, or of which to take the newest conversation
+    /// Whom to: this user of --channel, in the conversation that started last and has not ended
+    #[arg(long, requires = "channel", conflicts_with = "conversation")]
+    user: Option<String>,
+    /// The channel of --conversation or --user, or of which to take the newest conversation
     #[arg(long)]
     channel: Option<String>,
     /// The bot that speaks [default: the only bot of the conversation]
     #[arg(long, value_name = "BOT")]
     bot: Option<String>,
-    /// Makes it safe to send again: the same id within 24 hours is sent once
+    /// Send it at this time, as `2026-11-24T09:00:00+01:00`, or so long from now, as `10m`; the gateway
+    /// keeps it until then
+    #[arg(long, value_name = "WHEN")]
+    at: Option<When>,
+    /// Drop it if it could not be sent until this time, or so long after --at
+    #[arg(long, value_name = "WHEN")]
+    expire: Option<When>,
+    /// Makes it safe to send again: the same id within 24 hours is sent once. With --at and --expire give
+    /// times, since `10m` is another one each time
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+    /// Wait for what the channel makes of it, 30 seconds at most; ends with 1 if it will not take it
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with = "at",
+        default_missing_value = "30",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    wait: Option<u16>,
     /// Send the activity in this JSON file, or on stdin for `-`; TEXT replaces its text
     #[arg(long, value_name = "FILE")]
     activity: Option<PathBuf>,
@@ -40,39 +65,95 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     let activity = activity(&args)?;
+    let now = clock::System.now();
+    let at = args.at.map(|at| at.from(now));
+    let expire = args.expire.map(|expire| expire.from(at.unwrap_or(now)));
     let named = named(args.conversation.as_deref(), args.channel.as_deref())?;
     let client = connection.open().await?;
     let conversations = client.conversations();
-    let conversation = match named {
-        Some(conversation) => conversation,
-        None => newest(&conversations, args.channel).await?,
+    let target = match (named, args.user, args.channel) {
+        (Some(conversation), ..) => Target::from(conversation),
+        (None, Some(user), Some(channel)) => UserTarget::new(channel, user).into(),
+        (None, _, channel) => newest(&conversations, channel).await?.into(),
     };
     let request = SendActivityRequest {
         request_id: args.request_id.unwrap_or_default(),
-        target: Some(conversation.clone().into()),
+        target: Some(target),
         bot_id: args.bot.unwrap_or_default(),
         activity: Some(activity.into()),
+        deliver_at: at.map(when::to_proto),
+        expire_at: expire.map(when::to_proto),
+        wait_for_delivery: args.wait.map(|seconds| prost_types::Duration {
+            seconds: seconds.into(),
+            nanos: 0,
+        }),
     };
-    let sent = conversations.send_request(request).await?;
-    let conversation = address::text(&conversation);
+    match conversations.send_request(request).await? {
+        Sending::Now(sent) => print_sent(&sent, json),
+        Sending::Later(scheduled) => print_scheduled(&scheduled, at, json),
+    }
+}
+
+fn print_sent(sent: &Sent, json: bool) -> anyhow::Result<()> {
+    let conversation = address::text(&sent.conversation);
     if json {
-        return output::json(&json!({
+        let mut said = json!({
             "conversation": conversation,
             "activityId": sent.appended.activity_id,
             "sequence": sent.appended.sequence,
             "repeated": sent.repeated,
-        }));
+        });
+        if let Some(receipt) = &sent.receipt {
+            said["receipt"] = json::receipt(receipt);
+        }
+        output::json(&said)?;
+        return failed(sent.receipt.as_ref());
     }
     let again = if sent.repeated {
         " (was sent before)"
     } else {
         ""
     };
+    let receipt = sent.receipt.as_ref().map(show::receipt);
+    let receipt = receipt.map(|receipt| format!("  {receipt}"));
     output::line(&format!(
-        "{}  {}  {}{again}",
+        "{}  {}  {}{again}{}",
         escape::line(&conversation),
         sent.appended.sequence,
         escape::line(&sent.appended.activity_id),
+        receipt.unwrap_or_default(),
+    ))?;
+    failed(sent.receipt.as_ref())
+}
+
+/// What the channel will never take is a failure, although it was sent.
+fn failed(receipt: Option<&Receipt>) -> anyhow::Result<()> {
+    let failed = receipt.is_some_and(|receipt| receipt.state() == ReceiptState::Failed);
+    anyhow::ensure!(!failed, "the channel will not take it");
+    Ok(())
+}
+
+fn print_scheduled(scheduled: &Scheduled, at: Option<Timestamp>, json: bool) -> anyhow::Result<()> {
+    let conversation = address::text(&scheduled.conversation);
+    let at = at.map(when::to_proto).as_ref().map(show::time);
+    if json {
+        return output::json(&json!({
+            "conversation": conversation,
+            "scheduleId": scheduled.schedule_id,
+            "deliverAt": at,
+            "repeated": scheduled.repeated,
+        }));
+    }
+    let again = if scheduled.repeated {
+        " (was scheduled before)"
+    } else {
+        ""
+    };
+    output::line(&format!(
+        "{}  {}  {}{again}",
+        escape::line(&conversation),
+        at.unwrap_or_default(),
+        escape::line(&scheduled.schedule_id),
     ))
 }
 
@@ -100,7 +181,7 @@ fn read(path: &Path) -> anyhow::Result<Activity> {
 }
 
 /// The conversation that the flags name, if they name one.
-fn named(
+pub(super) fn named(
     conversation: Option<&str>,
     channel: Option<&str>,
 ) -> Result<Option<ConversationName>, Usage> {
@@ -118,7 +199,8 @@ fn named(
     }
 }
 
-async fn newest(
+/// The conversation that started last, of a channel if one is given.
+pub(super) async fn newest(
     conversations: &Conversations,
     channel: Option<String>,
 ) -> anyhow::Result<ConversationName> {

@@ -1,7 +1,7 @@
 //! Activities as people read them. Everything returned is safe to print.
 
 use prost_types::Timestamp;
-use turnwire_client::proto::{Activity, Author, LogEntry};
+use turnwire_client::proto::{Activity, Author, LogEntry, Receipt, ReceiptState};
 
 use super::escape;
 
@@ -72,6 +72,28 @@ pub(super) fn is_from_bot(entry: &LogEntry) -> bool {
     matches!(entry.author(), Author::Bot | Author::Backend)
 }
 
+/// What became of an activity on its channel: a word, and what the channel says about it.
+pub(super) fn receipt(receipt: &Receipt) -> String {
+    let detail = match receipt.state() {
+        ReceiptState::Delivered => &receipt.channel_activity_id,
+        _ => &receipt.reason,
+    };
+    match detail.as_str() {
+        "" => state(receipt).to_owned(),
+        detail => format!("{} ({})", state(receipt), escape::line(detail)),
+    }
+}
+
+/// The word for what became of an activity.
+pub(super) fn state(receipt: &Receipt) -> &'static str {
+    match receipt.state() {
+        ReceiptState::Accepted => "accepted",
+        ReceiptState::Delivered => "delivered",
+        ReceiptState::Failed => "failed",
+        ReceiptState::Unknown | ReceiptState::Unspecified => "unknown",
+    }
+}
+
 /// A point in time as RFC 3339 has it, in UTC and to the millisecond.
 pub(super) fn time(time: &Timestamp) -> String {
     jiff::Timestamp::new(time.seconds, time.nanos)
@@ -104,6 +126,25 @@ mod tests {
         let mut update = Activity::of_type("conversationUpdate");
         update.members_added.push(ChannelAccount::with_id("ana"));
         assert_eq!(what(&update), "(conversationUpdate +ana)");
+    }
+
+    #[test]
+    fn a_receipt_is_a_word_and_what_the_channel_says() {
+        let mut delivered = Receipt {
+            channel_activity_id: "t\u{7}1".to_owned(),
+            ..Receipt::default()
+        };
+        delivered.set_state(ReceiptState::Delivered);
+        assert_eq!(receipt(&delivered), "delivered (t\\u{7}1)");
+        let mut failed = Receipt {
+            reason: "blocked".to_owned(),
+            ..Receipt::default()
+        };
+        failed.set_state(ReceiptState::Failed);
+        assert_eq!(receipt(&failed), "failed (blocked)");
+        let mut accepted = Receipt::default();
+        accepted.set_state(ReceiptState::Accepted);
+        assert_eq!(receipt(&accepted), "accepted");
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 use turnwire_client::backoff::Backoff;
 use turnwire_client::conversations::{Conversations, Start, WatchStep};
-use turnwire_client::proto::{ConversationName, LogEntry};
+use turnwire_client::proto::{ConversationName, LogEntry, Receipt};
 
 use super::address::{self, Address};
 use super::connection::Connection;
@@ -33,6 +34,9 @@ pub(super) struct Args {
     /// Where to begin; conversations that begin later are shown whole
     #[arg(long, value_enum, default_value_t = From::Now)]
     from: From,
+    /// Show as well what becomes on its channel of what bots say
+    #[arg(long)]
+    receipts: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -52,7 +56,7 @@ impl From {
     }
 }
 
-type Line = (ConversationName, Box<LogEntry>);
+type Line = (ConversationName, WatchStep);
 
 pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyhow::Result<()> {
     let conversations = connection.open().await?.conversations();
@@ -61,28 +65,51 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
         palette: Palette::of_stdout(),
     };
     let start = args.from.start();
+    let follow = Follow {
+        conversations,
+        receipts: args.receipts,
+    };
     match args.conversation {
-        Some(Address(name)) => one(&conversations, name, start, printer).await,
-        None => all(&conversations, start, printer).await,
+        Some(Address(name)) => one(&follow, name, start, printer).await,
+        None => all(&follow, start, printer).await,
+    }
+}
+
+/// How conversations are followed.
+#[derive(Clone)]
+struct Follow {
+    conversations: Conversations,
+    receipts: bool,
+}
+
+impl Follow {
+    fn steps(
+        &self,
+        name: ConversationName,
+        start: Start,
+    ) -> impl Stream<Item = Result<WatchStep, turnwire_client::Error>> + Send + use<> {
+        if self.receipts {
+            Either::Left(self.conversations.watch_with_receipts(name, start))
+        } else {
+            Either::Right(self.conversations.watch(name, start))
+        }
     }
 }
 
 async fn one(
-    conversations: &Conversations,
+    follow: &Follow,
     name: ConversationName,
     start: Start,
     printer: Printer,
 ) -> anyhow::Result<()> {
-    let mut steps = pin!(conversations.watch(name.clone(), start));
+    let mut steps = pin!(follow.steps(name.clone(), start));
     while let Some(step) = steps.next().await {
-        if let WatchStep::Entry(entry) = step? {
-            printer.print(&name, &entry)?;
-        }
+        printer.print(&name, &step?)?;
     }
     Ok(())
 }
 
-async fn all(conversations: &Conversations, start: Start, printer: Printer) -> anyhow::Result<()> {
+async fn all(follow: &Follow, start: Start, printer: Printer) -> anyhow::Result<()> {
     let (lines, mut printed) = mpsc::channel::<Line>(UNPRINTED);
     let mut known = HashSet::new();
     let mut watches = JoinSet::new();
@@ -93,18 +120,18 @@ async fn all(conversations: &Conversations, start: Start, printer: Printer) -> a
     let mut begun = false;
     loop {
         tokio::select! {
-            Some((name, entry)) = printed.recv() => printer.print(&name, &entry)?,
+            Some((name, step)) = printed.recv() => printer.print(&name, &step)?,
             Some(ended) = watches.join_next() => {
                 if let Ok(Err(error)) = ended {
                     return Err(error);
                 }
             }
-            _ = look.tick() => match fresh(conversations, &mut known).await {
+            _ = look.tick() => match fresh(&follow.conversations, &mut known).await {
                 Ok(names) => {
                     backoff.reset();
                     for name in names {
                         if watches.len() < MAX_WATCHED {
-                            watches.spawn(watch(conversations.clone(), name, start, lines.clone()));
+                            watches.spawn(watch(follow.clone(), name, start, lines.clone()));
                         }
                     }
                     start = Start::Beginning;
@@ -147,16 +174,16 @@ async fn fresh(
 }
 
 async fn watch(
-    conversations: Conversations,
+    follow: Follow,
     name: ConversationName,
     start: Start,
     lines: mpsc::Sender<Line>,
 ) -> anyhow::Result<()> {
-    let mut steps = pin!(conversations.watch(name.clone(), start));
+    let mut steps = pin!(follow.steps(name.clone(), start));
     while let Some(step) = steps.next().await {
-        if let WatchStep::Entry(entry) = step?
-            && lines.send((name.clone(), entry)).await.is_err()
-        {
+        let step = step?;
+        let is_seen = !matches!(step, WatchStep::Position(_));
+        if is_seen && lines.send((name.clone(), step)).await.is_err() {
             break;
         }
     }
@@ -170,12 +197,34 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(self, name: &ConversationName, entry: &LogEntry) -> anyhow::Result<()> {
+    fn print(self, name: &ConversationName, step: &WatchStep) -> anyhow::Result<()> {
         let conversation = address::text(name);
-        if self.json {
-            return output::json(&json::entry(&conversation, entry));
+        match step {
+            WatchStep::Entry(entry) if self.json => {
+                output::json(&json::entry(&conversation, entry))
+            }
+            WatchStep::Entry(entry) => output::line(&self.line(&conversation, entry)),
+            WatchStep::Receipt(receipt) if self.json => {
+                output::json(&json::receipt_step(&conversation, receipt))
+            }
+            WatchStep::Receipt(receipt) => output::line(&self.receipt(&conversation, receipt)),
+            WatchStep::Position(_) | WatchStep::Ephemeral(_) => Ok(()),
         }
-        output::line(&self.line(&conversation, entry))
+    }
+
+    /// Which activity, and what became of it.
+    fn receipt(self, conversation: &str, receipt: &Receipt) -> String {
+        let time = receipt.time.as_ref().map(show::time);
+        format!(
+            "{} {} {}",
+            self.palette.dim(&time.unwrap_or_default()),
+            escape::line(conversation),
+            self.palette.dim(&format!(
+                "({} {})",
+                escape::line(&receipt.activity_id),
+                show::receipt(receipt)
+            )),
+        )
     }
 
     fn line(self, conversation: &str, entry: &LogEntry) -> String {

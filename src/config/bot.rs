@@ -23,6 +23,18 @@ pub struct Bot {
     pub on_poison: OnPoison,
     /// What users are told then; given if and only if that is to fall back.
     pub fallback_text: Option<String>,
+    /// Whom it hears in a conversation with several bots.
+    pub hears: Hears,
+}
+
+/// Whom a bot hears. Never itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hears {
+    /// Users, and who joins and leaves.
+    #[default]
+    Users,
+    /// Other bots as well.
+    Everyone,
 }
 
 /// What becomes of an activity that a bot cannot take, besides that it is parked in the dead letters.
@@ -76,6 +88,12 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
             _ => {}
         }
         let fallback_text = text.and_then(|value| value.label(FALLBACK_BYTES));
+        let hears = table
+            .take("hears")
+            .and_then(|value| {
+                value.choice(&[("users", Hears::Users), ("everyone", Hears::Everyone)])
+            })
+            .unwrap_or_default();
         table.finish();
         bots.values.extend(id.map(|id| Bot {
             id: id.into(),
@@ -84,6 +102,7 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, limits: &Limits) -> Named<Bot> {
             delivery_attempts,
             on_poison,
             fallback_text: fallback_text.map(str::to_owned),
+            hears,
         }));
     }
     bots

@@ -24,6 +24,8 @@ pub struct Channel {
     pub kind: Kind,
     /// The bot its conversations are routed to; registered.
     pub bot: BotId,
+    /// Bots that its new conversations begin with besides; registered.
+    pub also: Vec<BotId>,
     /// What it can do. Default: nothing beyond messages between one user and a bot; of a
     /// `direct_line` channel what Web Chat can.
     pub capabilities: ChannelCapabilities,
@@ -56,7 +58,11 @@ pub enum Outbound {
     Watch,
 }
 
-pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Channel> {
+pub(super) fn read_all(
+    tables: Vec<Table<'_>>,
+    bots: &Named<Bot>,
+    most_bots: usize,
+) -> Named<Channel> {
     let kinds = [("grpc", Kind::Grpc), ("direct_line", Kind::DirectLine)];
     let ways = [("queue", Outbound::Queue), ("watch", Outbound::Watch)];
     let mut channels = Named::new("channel");
@@ -64,13 +70,15 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
     for mut table in tables {
         let id = channels.claim(table.require("id"), check_id);
         let kind = table.require("kind").and_then(|value| value.choice(&kinds));
-        let bot = table.require("bot").and_then(|value| {
-            let bot = value.text()?;
-            bots.resolve(&value, bot).then_some(bot)
+        let routed = read_bots(&mut table, bots, most_bots);
+        let is_direct_line = kind == Some(Kind::DirectLine);
+        let capabilities = table.take("capabilities").map(|value| {
+            let all = read_capabilities(&value);
+            if is_direct_line && all.create {
+                value.refuse("`create` is not for this kind: conversations begin when users come");
+            }
+            all
         });
-        let capabilities = table
-            .take("capabilities")
-            .map(|value| read_capabilities(&value));
         let written = table.take("outbound");
         let outbound = written.as_ref().and_then(|value| value.choice(&ways));
         let service_url = table.take("service_url").and_then(|value| read_url(&value));
@@ -88,7 +96,7 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
             refuse_keys_of_direct_line(&mut table);
         }
         table.finish();
-        if let (Some(id), Some(kind), Some(bot)) = (id, kind, bot) {
+        if let (Some(id), Some(kind), Some((bot, also))) = (id, kind, routed) {
             let usual = match kind {
                 Kind::Grpc => (ChannelCapabilities::default(), Outbound::Queue),
                 Kind::DirectLine => (what_web_chat_can(), Outbound::Watch),
@@ -96,7 +104,8 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
             channels.values.push(Channel {
                 id: id.into(),
                 kind,
-                bot: bot.into(),
+                bot,
+                also,
                 capabilities: capabilities.unwrap_or(usual.0),
                 outbound: outbound.unwrap_or(usual.1),
                 service_url,
@@ -106,6 +115,38 @@ pub(super) fn read_all(tables: Vec<Table<'_>>, bots: &Named<Bot>) -> Named<Chann
         }
     }
     channels
+}
+
+/// The bots that new conversations begin with: `bot`, or several in `bots`, of which the first comes first.
+fn read_bots(table: &mut Table<'_>, bots: &Named<Bot>, most: usize) -> Option<(BotId, Vec<BotId>)> {
+    let Some(several) = table.take("bots") else {
+        let value = table.require("bot")?;
+        let bot = value.text()?;
+        return bots.resolve(&value, bot).then(|| (bot.into(), Vec::new()));
+    };
+    if let Some(one) = table.take("bot") {
+        one.refuse("is said twice, with `bots`: remove one of them");
+    }
+    let mut routed: Vec<BotId> = Vec::new();
+    for item in several.list()? {
+        let bot = item.text()?;
+        if !bots.resolve(&item, bot) {
+            return None;
+        }
+        if routed.iter().any(|other| other.as_str() == bot) {
+            item.refuse("is listed twice: remove one");
+            return None;
+        }
+        routed.push(bot.into());
+    }
+    if routed.is_empty() || routed.len() > most {
+        several.refuse(format!(
+            "must have 1 to {most} bots: limit `conversation_bots`"
+        ));
+        return None;
+    }
+    let first = routed.remove(0);
+    Some((first, routed))
 }
 
 /// What Web Chat shows: it has no groups, and asks nobody to create a conversation.

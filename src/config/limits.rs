@@ -40,11 +40,17 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         attachment_files,
         attachment_retention,
         ack_ids,
+        conversation_bots,
+        bot_run,
+        bot_handovers,
         commit_sends,
         commit_state_writes,
         state_document_bytes,
         state_name_bytes,
         key_bytes,
+        user_conversations,
+        scheduled_sends,
+        schedule_horizon,
         hello_timeout,
         heartbeat_interval,
         watch_report_interval,
@@ -70,6 +76,11 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         leases,
         delivery_window,
         selectors,
+        session_receipts,
+        delivery_wait,
+        delivery_waiters,
+        creation_timeout,
+        creations,
         shard_commands,
         shard_bytes,
         shard_round,
@@ -104,6 +115,10 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
         Duration::ZERO..=36_500 * DAY,
     );
     count(t, "ack_ids", ack_ids, 1..=100_000);
+    count(t, "conversation_bots", conversation_bots, 1..=64);
+    // Zero: no bot hears another, and only backends hand over.
+    count(t, "bot_run", bot_run, 0..=1_000_000);
+    count(t, "bot_handovers", bot_handovers, 0..=1_000_000);
     count(t, "commit_sends", commit_sends, 1..=1_000);
     count(t, "commit_state_writes", commit_state_writes, 1..=1_000);
     size(
@@ -114,6 +129,14 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     );
     size(t, "state_name_bytes", state_name_bytes, 16..=4 * KIB);
     size(t, "key_bytes", key_bytes, 16..=4 * KIB);
+    count(t, "user_conversations", user_conversations, 1..=10_000);
+    count(t, "scheduled_sends", scheduled_sends, 0..=10_000);
+    time(
+        t,
+        "schedule_horizon",
+        schedule_horizon,
+        MINUTE..=3_650 * DAY,
+    );
     time(t, "hello_timeout", hello_timeout, SECOND..=MINUTE);
     time(
         t,
@@ -175,6 +198,16 @@ pub(super) fn read(mut table: Table<'_>) -> Limits {
     let most_window = WAITING_ENTRIES as u64;
     count(t, "delivery_window", delivery_window, 1..=most_window);
     count(t, "selectors", selectors, 1..=1_000);
+    count(t, "session_receipts", session_receipts, 1..=1_000_000);
+    time(t, "delivery_wait", delivery_wait, SECOND..=10 * MINUTE);
+    count(t, "delivery_waiters", delivery_waiters, 1..=1_000_000);
+    time(
+        t,
+        "creation_timeout",
+        creation_timeout,
+        SECOND..=10 * MINUTE,
+    );
+    count(t, "creations", creations, 1..=1_000_000);
     count(t, "shard_commands", shard_commands, 16..=1_000_000);
     size(t, "shard_bytes", shard_bytes, MIB..=GIB);
     count(t, "shard_round", shard_round, 1..=100_000);

@@ -346,6 +346,10 @@ fn a_direct_line_channel_has_secrets_and_what_goes_with_them() {
             "only for channels of kind",
         ),
         (site("outbound = 'watch'"), "read by watching"),
+        (
+            site("capabilities = ['create']"),
+            "`create` is not for this kind",
+        ),
         (site("token_lifetime = '1s'"), "out of range"),
         (site("trusted_origins = ['a.example']"), "no origin"),
         (site("trusted_origins = []"), "must not be empty"),
@@ -485,4 +489,42 @@ fn a_file_is_read_with_the_environment_of_the_process() {
     let config = Config::load(&path, &Overrides::default()).expect("valid");
     let expected = std::env::var("PATH").unwrap_or_else(|_| "/".to_owned());
     assert_eq!(config.data_dir, Path::new(&expected));
+}
+
+#[test]
+fn a_channel_begins_with_one_bot_or_with_several_and_a_bot_says_whom_it_hears() {
+    let bots = "[[bots]]\nid = 'a'\nhears = 'everyone'\n[[bots]]\nid = 'b'\n";
+    let channel =
+        |routed: &str| format!("{bots}[[channels]]\nid = 'web'\nkind = 'grpc'\n{routed}\n");
+    let config = parse(&channel("bots = ['b', 'a']")).expect("valid");
+    let web = &config.channels[0];
+    assert_eq!((web.bot.as_str(), web.also[0].as_str()), ("b", "a"));
+    assert_eq!(
+        (config.bots[0].hears, config.bots[1].hears),
+        (Hears::Everyone, Hears::Users)
+    );
+    let config = parse(&channel("bot = 'a'")).expect("valid");
+    assert!(config.channels[0].also.is_empty());
+    for (routed, problem) in [
+        ("", "bot"),
+        ("bots = []", "1 to 8"),
+        ("bots = ['a', 'a']", "twice"),
+        ("bots = ['a', 'c']", "no bot `c`"),
+        ("bot = 'a'\nbots = ['b']", "said twice"),
+        ("bots = 'a'", "a list"),
+    ] {
+        let text = the_problem(&channel(routed));
+        assert!(text.contains(problem), "{routed}: {text}");
+    }
+    let few = format!(
+        "{}[limits]\nconversation_bots = 1\n",
+        channel("bots = ['a', 'b']")
+    );
+    assert!(the_problem(&few).contains("limit `conversation_bots`"));
+    let deaf = "[[bots]]\nid = 'a'\nhears = 'nobody'\n";
+    let text = the_problem(deaf);
+    assert!(
+        text.contains("`users`") && text.contains("`everyone`"),
+        "{text}"
+    );
 }

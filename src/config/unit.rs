@@ -17,7 +17,7 @@ const SIZES: [(&str, u64); 4] = [
 ];
 
 /// Reads a whole number with its unit: `ms`, `s`, `m`, `h` or `d`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATIONS).map(Duration::from_millis)
 }
 

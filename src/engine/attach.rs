@@ -97,6 +97,7 @@ impl Engine {
             self.resume(&session, kept).await?
         } else {
             if let Some(old) = old {
+                self.inner.creations.lost(old.number);
                 self.command_all(|| Command::Detach(old.number)).await?;
             }
             self.command_all(|| Command::Attach(Arc::clone(&session)))
@@ -236,6 +237,7 @@ impl Engine {
             session.id = %session.id, subscriber = %session.subscriber, instance = session.instance,
             "detached"
         );
+        self.inner.creations.lost(session.number);
         // Shards that are gone hold nothing any more.
         let _ = self.command_all(|| Command::Detach(session.number)).await;
     }

@@ -8,9 +8,13 @@ use tokio::sync::oneshot;
 
 use crate::activity::Draft;
 use crate::clock::Timestamp;
+use crate::engine::bots::ChangeBots;
+use crate::engine::create::Create;
 use crate::engine::erase::ErasedPage;
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::receipt::Said;
+use crate::engine::schedule::{Cancel, Cancelled, Schedule, Sent};
 use crate::engine::session::{self, Appended, Session};
 use crate::engine::state::Write;
 use crate::engine::stream::Piece;
@@ -23,8 +27,11 @@ use crate::store::record;
 #[derive(Debug)]
 pub(crate) enum Command {
     Append(Box<Append>),
+    Create(Box<Create>),
     Commit(Box<Commit>),
     WriteState(Box<WriteState>),
+    Schedule(Box<Schedule>, oneshot::Sender<Result<Sent, Error>>),
+    Cancel(Cancel, oneshot::Sender<Result<Cancelled, Error>>),
     Ack(Acknowledge),
     Nack(Acknowledge, Nack),
     Extend {
@@ -47,6 +54,8 @@ pub(crate) enum Command {
     Deal(Box<DeadLetters>),
     /// Credit was granted to a session.
     Granted(Arc<Session>),
+    /// A bot joins, leaves or hands over.
+    Bots(Box<ChangeBots>),
     Follow {
         conversation: ConversationKey,
         reply: oneshot::Sender<Result<Followed, Error>>,
@@ -232,8 +241,8 @@ pub(crate) struct Acknowledge {
     pub(crate) frame: u64,
     pub(crate) deliveries: Vec<DeliveryId>,
     pub(crate) want_result: bool,
-    /// The channel's own id of what it was handed; egress only.
-    pub(crate) channel_activity_id: Option<String>,
+    /// What the channel says of what it was handed; egress only.
+    pub(crate) said: Option<Said>,
 }
 
 /// A page of a log to erase a user from.
@@ -268,6 +277,8 @@ pub(crate) struct Followed {
     pub(crate) feed: Arc<Feed>,
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
+    /// Everything up to here is settled by the channel.
+    pub(crate) settled: Sequence,
 }
 
 /// What waits for a subscriber.

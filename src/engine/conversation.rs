@@ -1,5 +1,6 @@
 //! A conversation in memory: the head of its log, and those who read it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Weak};
 
 use foldhash::HashSet;
@@ -10,12 +11,13 @@ use crate::engine::command::Backlog;
 use crate::engine::delivery::{Cursor, Subscription};
 use crate::engine::error::Error;
 use crate::engine::feed::Feed;
+use crate::engine::heard::Heard;
 use crate::engine::log::{self, Entry};
 use crate::engine::session::{self, Subscriber};
-use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, ScheduleId, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::Key;
-use crate::store::record::{CursorRecord, HeadRecord};
+use crate::store::record::{CursorRecord, HeadRecord, Span};
 use crate::store::{self, Store, record};
 
 /// Members whose presence is remembered, so that a known speaker costs no read of the store.
@@ -46,6 +48,14 @@ pub struct Stored {
     pub newest_time: Timestamp,
     /// Those who must not miss anything.
     pub cursors: Vec<(Reader, Cursor)>,
+    /// From where on bots hear it that have not taken part from its start.
+    pub heard: Vec<(BotId, Heard)>,
+    /// Activities of bots in a row since the channel last posted.
+    pub bot_run: u32,
+    /// Times that bots handed it over by themselves since then.
+    pub bot_handovers: u32,
+    /// Its last bot was removed: none joins by itself.
+    pub vacant: bool,
 }
 
 /// Who reads a conversation, as the store names them.
@@ -97,6 +107,7 @@ impl Stored {
             what: format!("the reference of `{key}`"),
         };
         let reference = v1::ConversationReference::decode(rest.reference).map_err(corrupt)?;
+        let heard = head.cursors.iter().filter_map(heard).collect();
         let cursors = head.cursors.into_iter().map(|cursor| {
             let reader = if cursor.bot_id.is_empty() {
                 Reader::Egress
@@ -129,7 +140,19 @@ impl Stored {
             ended: head.ended,
             newest_time,
             cursors: cursors.collect(),
+            heard,
+            bot_run: head.bot_run,
+            bot_handovers: head.bot_handovers,
+            vacant: head.vacant,
         })
+    }
+
+    /// How far the channel has got with what bots say; `None` when it never had any of it queued.
+    #[must_use]
+    pub fn egress(&self) -> Option<Sequence> {
+        let mut cursors = self.cursors.iter();
+        let egress = cursors.find(|(reader, _)| *reader == Reader::Egress);
+        egress.map(|(_, cursor)| cursor.finished)
     }
 
     /// The bots that take part, in order of joining.
@@ -139,6 +162,19 @@ impl Stored {
             Reader::Egress => None,
         })
     }
+}
+
+/// What a bot's cursor alone does not say of it, if there is anything.
+fn heard(cursor: &storage::Cursor) -> Option<(BotId, Heard)> {
+    let done = cursor.done.iter().map(|span| Span {
+        after: Sequence(span.after),
+        to: Sequence(span.to),
+    });
+    let heard = Heard {
+        since: Sequence(cursor.since),
+        done: done.collect(),
+    };
+    (heard != Heard::default()).then(|| (cursor.bot_id.as_str().into(), heard))
 }
 
 /// The newest head of a conversation: that of its newest activity, unless something changed later
@@ -177,6 +213,8 @@ pub(crate) struct Seat {
     pub(crate) avoid: Option<session::Number>,
     /// Until when the conversation waits for room of the session that has it.
     pub(crate) waits_until: Option<Timestamp>,
+    /// From where on it hears the conversation.
+    pub(crate) heard: Heard,
 }
 
 impl Seat {
@@ -204,12 +242,18 @@ pub(crate) struct Conversation {
     pub(crate) bucket: u32,
     pub(crate) last_change: Sequence,
     pub(crate) ended: bool,
+    pub(crate) bot_run: u32,
+    pub(crate) bot_handovers: u32,
+    pub(crate) vacant: bool,
     /// The newest time that an activity was stamped with.
     pub(crate) stamped: Timestamp,
     pub(crate) seats: Vec<Seat>,
     /// Followers hold the feed; without any it goes.
     pub(crate) feed: Weak<Feed>,
     pub(crate) known_members: HashSet<String>,
+    /// The sends that wait for their time, once someone has asked: as the store has them, with what rounds
+    /// have changed that are not in it yet.
+    pub(crate) scheduled: Option<BTreeSet<ScheduleId>>,
     /// The store says that the conversation may have work.
     pub(crate) marked_live: bool,
     /// The head has changed in this round.
@@ -255,13 +299,30 @@ impl Conversation {
         self.stamped
     }
 
+    /// Counts what bots say in a row, up to what the channel posts next.
+    pub(crate) fn note_author(&mut self, author: &log::Author) {
+        if author.bot().is_some() {
+            self.bot_run = self.bot_run.saturating_add(1);
+        } else {
+            self.bot_run = 0;
+            self.bot_handovers = 0;
+        }
+    }
+
     /// The feed, made when there is none.
     pub(crate) fn feed(&mut self) -> Arc<Feed> {
         self.feed.upgrade().unwrap_or_else(|| {
-            let feed = Feed::new(self.last);
+            let feed = Feed::new(self.last, self.settled());
             self.feed = Arc::downgrade(&feed);
             feed
         })
+    }
+
+    /// Everything up to here was settled by the channel, or is not for it.
+    pub(crate) fn settled(&self) -> Sequence {
+        let mut seats = self.seats.iter();
+        let egress = seats.find(|seat| seat.reader == Reader::Egress);
+        egress.map_or(Sequence::START, |seat| seat.subscription.cursor().finished)
     }
 
     pub(crate) fn knows_member(&self, id: &str) -> bool {
@@ -287,6 +348,8 @@ impl Conversation {
                 blocked: cursor.blocked,
                 replays: cursor.replays,
                 later_attempts: cursor.later_attempts,
+                since: seat.heard.since,
+                done: &seat.heard.done,
             }
         });
         let head = HeadRecord {
@@ -295,6 +358,9 @@ impl Conversation {
             retention_bucket: self.bucket,
             last_change: self.last_change,
             ended: self.ended,
+            bot_run: self.bot_run,
+            bot_handovers: self.bot_handovers,
+            vacant: self.vacant,
         };
         record::encode_head(to, head, cursors);
     }

@@ -1,7 +1,7 @@
 //! What the engine can refuse or fail at.
 
 use crate::engine::state;
-use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, Sequence};
+use crate::id::{BotId, ChannelId, ConversationKey, DeliveryId, ScheduleId, Sequence};
 use crate::{activity, store};
 
 /// A refusal or failure. Unless a variant says otherwise, nothing was written.
@@ -21,6 +21,17 @@ pub enum Error {
     /// The channel has not started such a conversation, or the caller may not see it.
     #[error("no conversation `{0}`; its channel starts it by posting to it")]
     ConversationUnknown(ConversationKey),
+    /// The user is in no conversation that could be spoken in.
+    #[error(
+        "user `{user}` of channel `{channel}` is in no conversation that the bot can speak in; the \
+         channel starts one"
+    )]
+    UserUnreachable {
+        /// The user's id on the channel.
+        user: String,
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The conversation is over, and its channel takes nothing more from users then.
     #[error("conversation `{0}` has ended; start another one")]
     ConversationEnded(ConversationKey),
@@ -35,6 +46,27 @@ pub enum Error {
     /// More than one bot takes part, and the caller named none.
     #[error("conversation `{0}` has more than one bot; name the one that speaks in `bot_id`")]
     BotAmbiguous(ConversationKey),
+    /// No bot takes part, and the caller named none.
+    #[error("conversation `{0}` has no bot; add one")]
+    NoBot(ConversationKey),
+    /// A conversation is to be handed over from a bot to itself.
+    #[error("bot `{0}` cannot hand over to itself; name another one in `to_bot_id`")]
+    SameBot(BotId),
+    /// There are as many bots in a conversation as it may have.
+    #[error("the conversation has its most bots, `{limit}`; remove one first")]
+    TooManyBots {
+        /// Limit `conversation_bots`.
+        limit: usize,
+    },
+    /// Bots have handed a conversation over again and again, and nobody said anything meanwhile.
+    #[error(
+        "bots have handed the conversation over `{limit}` times since its channel last posted; let a \
+         backend hand it over, or wait for the user"
+    )]
+    BotsLoop {
+        /// Limit `bot_handovers`.
+        limit: u32,
+    },
     /// A group conversation on a channel that did not declare groups.
     #[error("channel `{0}` did not declare the capability `groups`")]
     GroupsUnsupported(ChannelId),
@@ -59,6 +91,81 @@ pub enum Error {
     IdempotencyMismatch {
         /// The key.
         key: String,
+    },
+    /// A send is of no use any more.
+    #[error("`expire_at` has passed: nothing is sent")]
+    SendExpired,
+    /// A send is to wait for longer than it may.
+    #[error("`deliver_at` is further ahead than the `{0:?}` of `schedule_horizon`")]
+    ScheduleTooFar(std::time::Duration),
+    /// There wait as many sends in a conversation as may.
+    #[error("`{limit}` sends wait for their time in this conversation, the most that may")]
+    TooManyScheduled {
+        /// Limit `scheduled_sends`.
+        limit: usize,
+    },
+    /// There is no such scheduled send, or it ended so long ago that it was forgotten.
+    #[error("no send `{0}` is or was scheduled in this conversation, as far as is still known")]
+    ScheduleUnknown(String),
+    /// It is too late to take a scheduled send back.
+    #[error("scheduled send `{id}` was sent, as `{activity_id}` at sequence {sequence}")]
+    ScheduleSent {
+        /// The scheduled send.
+        id: ScheduleId,
+        /// The activity's id.
+        activity_id: String,
+        /// Where it was appended.
+        sequence: Sequence,
+    },
+    /// The id of a creation was used before for something else.
+    #[error("request id `{key}` was used before for another conversation")]
+    CreationMismatch {
+        /// The id.
+        key: String,
+    },
+    /// A conversation is wanted of a channel without an adapter.
+    #[error("no adapter of channel `{0}` is attached; try again when one is")]
+    AdapterAbsent(ChannelId),
+    /// The adapter that was asked for a conversation has gone without an answer: the channel may have
+    /// begun it.
+    #[error("the adapter of channel `{0}` has gone; repeat with the same `request_id`")]
+    AdapterLost(ChannelId),
+    /// The adapter that was asked for a conversation did not answer: the channel may have begun it.
+    #[error(
+        "channel `{channel}` has not answered within `{timeout:?}`; repeat with the same `request_id`"
+    )]
+    CreationTimeout {
+        /// The channel.
+        channel: ChannelId,
+        /// Limit `creation_timeout`.
+        timeout: std::time::Duration,
+    },
+    /// The channel will not begin a conversation.
+    #[error("channel `{channel}` refuses: {reason}")]
+    CreationRefused {
+        /// The channel.
+        channel: ChannelId,
+        /// Why, in its words.
+        reason: String,
+    },
+    /// The channel cannot begin a conversation now.
+    #[error("channel `{channel}` cannot now; repeat with the same `request_id` later")]
+    CreationDeferred {
+        /// The channel.
+        channel: ChannelId,
+        /// When, if it has said.
+        delay: Option<std::time::Duration>,
+    },
+    /// An adapter answers what nobody waits for.
+    #[error(
+        "nobody waits for this answer: it was not asked here, or is answered, or it is too late"
+    )]
+    CreationUnknown,
+    /// As many conversations are being created as the gateway takes.
+    #[error("the gateway is creating its most conversations at one time, `{limit}`")]
+    TooManyCreations {
+        /// Limit `creations`.
+        limit: usize,
     },
     /// A grant of credit is negative or too large.
     #[error("credit `{field}`: a grant of `{grant}` takes the balance out of 0..={limit}")]

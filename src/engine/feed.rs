@@ -8,6 +8,8 @@
 //! knows after which entry it was shown, and is given in that place or not at all: who is behind the
 //! lane has lost what was in it, and nothing else.
 
+mod receipts;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
+use crate::engine::receipt::Receipt;
 use crate::id::{ConversationNumber, Sequence};
 use crate::limits::Limits;
 use crate::store::{Order, Store};
@@ -46,6 +49,8 @@ struct Progress {
     last: Sequence,
     /// Ephemeral activities that were shown.
     shown: u64,
+    /// Everything up to here was settled by the conversation's channel, durably.
+    settled: Sequence,
     /// The conversation has left its shard's memory under the followers: nothing more will come.
     ended: bool,
 }
@@ -81,13 +86,15 @@ impl Shown {
 }
 
 impl Feed {
-    /// A feed of a conversation whose newest durable activity is `last`.
+    /// A feed of a conversation whose newest durable activity is `last`, and whose channel has settled
+    /// everything up to `settled`.
     #[must_use]
-    pub(crate) fn new(last: Sequence) -> Arc<Self> {
+    pub(crate) fn new(last: Sequence, settled: Sequence) -> Arc<Self> {
         Arc::new(Self {
             progress: watch::Sender::new(Progress {
                 last,
                 shown: 0,
+                settled,
                 ended: false,
             }),
             recent: Mutex::default(),
@@ -188,6 +195,10 @@ impl Feed {
 pub struct Follower {
     conversation: ConversationNumber,
     position: Sequence,
+    /// Everything up to here was settled when it began.
+    settled: Sequence,
+    /// Receipts up to here were returned; `None` when none are wanted.
+    receipted: Option<Sequence>,
     progress: watch::Receiver<Progress>,
     feed: Arc<Feed>,
     store: Arc<dyn Store>,
@@ -203,13 +214,17 @@ pub enum Step {
     Entries(Vec<Arc<Entry>>),
     /// Something ephemeral.
     Ephemeral(Arc<Ephemeral>),
+    /// Receipts of activities that came before, at least one, in the order of the log.
+    Receipts(Vec<Receipt>),
 }
 
 impl Follower {
-    /// A follower that has seen everything up to `position`.
+    /// A follower that has seen everything up to `position`, and that began when everything up to `settled`
+    /// was settled.
     pub(crate) fn new(
         conversation: ConversationNumber,
         position: Sequence,
+        settled: Sequence,
         feed: Arc<Feed>,
         store: Arc<dyn Store>,
         limits: &Limits,
@@ -217,6 +232,8 @@ impl Follower {
         Self {
             conversation,
             position,
+            settled,
+            receipted: None,
             progress: feed.progress.subscribe(),
             feed,
             store,
@@ -263,15 +280,21 @@ impl Follower {
     /// overtook the follower; [`Error::FollowAgain`] when the feed has ended.
     pub async fn step(&mut self) -> Result<Step, Error> {
         loop {
-            let (position, seen) = (self.position, self.seen);
+            let (position, seen, receipted) = (self.position, self.seen, self.receipted);
             let progress = *self
                 .progress
                 .wait_for(|progress| {
                     let is_shown = seen.is_some_and(|seen| progress.shown > seen);
-                    progress.last > position || is_shown || progress.ended
+                    let is_settled = receipted
+                        .is_some_and(|receipted| progress.settled.min(position) > receipted);
+                    progress.last > position || is_shown || is_settled || progress.ended
                 })
                 .await
                 .map_err(|_| Error::FollowAgain)?;
+            // What comes before an activity in the log is told of before it.
+            if let Some(receipts) = self.due_receipts(progress.settled)? {
+                return Ok(Step::Receipts(receipts));
+            }
             let mut last = progress.last;
             if let Some(seen) = &mut self.seen {
                 let waiting = self.feed.shown_after(*seen);

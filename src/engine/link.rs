@@ -9,7 +9,9 @@ use crate::engine::Engine;
 use crate::engine::command::{
     Acknowledge, Append, Command, Commit, From, Keyed, Nack, Partial, Reply,
 };
+use crate::engine::create::Answer;
 use crate::engine::error::Error;
+use crate::engine::receipt::Said;
 use crate::engine::session::{Credit, Event, Refused, Session, Subscriber};
 use crate::engine::state;
 use crate::engine::stream::Piece;
@@ -120,10 +122,26 @@ impl Link {
             frame,
             vec![delivery],
             false,
-            channel_activity_id,
+            Some(Said::Delivered(channel_activity_id.unwrap_or_default())),
             Command::Ack,
         )
         .await
+    }
+
+    /// Notes that nobody can say whether a channel has what it was handed, and why. It is not tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`].
+    pub async fn undetermined(
+        &self,
+        frame: u64,
+        delivery: DeliveryId,
+        reason: String,
+    ) -> Result<(), Error> {
+        let said = Some(Said::Undetermined(reason));
+        self.acknowledge(frame, vec![delivery], false, said, Command::Ack)
+            .await
     }
 
     async fn acknowledge(
@@ -131,7 +149,7 @@ impl Link {
         frame: u64,
         deliveries: Vec<DeliveryId>,
         want_result: bool,
-        channel_activity_id: Option<String>,
+        said: Option<Said>,
         command: impl Fn(Acknowledge) -> Command,
     ) -> Result<(), Error> {
         for (shard, deliveries) in self.by_shard(deliveries) {
@@ -140,7 +158,7 @@ impl Link {
                 frame,
                 deliveries,
                 want_result,
-                channel_activity_id: channel_activity_id.clone(),
+                said: said.clone(),
             };
             self.engine.command(shard, command(request)).await?;
         }
@@ -398,6 +416,16 @@ impl Link {
         self.engine
             .command(shard, Command::StopStream(key, stream_id))
             .await
+    }
+
+    /// Answers a [`Event::Create`] of this session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreationUnknown`] when nobody waits for the answer.
+    pub fn created(&self, request_id: String, answer: Answer) -> Result<(), Error> {
+        self.engine
+            .answer_creation(self.session.number, request_id, answer)
     }
 
     /// Tells the stream that one of its frames was refused.

@@ -26,6 +26,9 @@ pub struct Entry {
     pub activity_id: Arc<str>,
     /// The `turnwire.v1.Activity`, encoded.
     pub activity: Bytes,
+    /// Activities of bots in a row up to this one; zero when it is not a bot's. So that bots which hear
+    /// one another come to an end: see limit `bot_run`.
+    pub bot_run: u32,
 }
 
 /// Who appends an activity.
@@ -71,6 +74,7 @@ impl Entry {
             activity_id: &self.activity_id,
             activity: &self.activity,
             head,
+            bot_run: self.bot_run,
         }
     }
 
@@ -87,9 +91,16 @@ impl Entry {
             author,
             activity_id: record.activity_id.into(),
             activity: record.activity,
+            bot_run: record.bot_run,
         }
     }
 }
+
+/// What the id of an activity has in it that says who joined and who left.
+pub const MEMBERSHIP: &str = "|members-";
+
+/// What the id of an activity has in it that tells a bot of a conversation that was handed over to it.
+pub const HANDOVER: &str = "|handover-";
 
 /// The id of the activity at a position, unless its channel called it otherwise: the shape of the
 /// public service's ids (seven digits, counting users' and bots' activities).

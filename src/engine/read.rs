@@ -136,12 +136,39 @@ impl Engine {
         )
     }
 
-    /// The account of the bot that a channel's new conversations begin with.
+    /// Whether someone is called as a registered bot is.
     #[must_use]
-    pub fn bot_of(&self, channel: &ChannelId) -> Option<v1::ChannelAccount> {
+    pub fn is_bot(&self, id: &str) -> bool {
         let settings = self.settings().look();
-        let channel = settings.channels.get(channel)?;
-        let bot = settings.bots.get(&channel.bot)?;
+        let mut bots = settings.bots.values();
+        bots.any(|bot| bot.account.id.as_deref() == Some(id))
+    }
+
+    /// The accounts of the bots that a channel's new conversations begin with; the first comes first.
+    #[must_use]
+    pub fn bots_of(&self, channel: &ChannelId) -> Vec<v1::ChannelAccount> {
+        let settings = self.settings().look();
+        let Some(channel) = settings.channels.get(channel) else {
+            return Vec::new();
+        };
+        let accounts = channel.bots().filter_map(|bot| settings.bots.get(bot));
+        accounts.map(|bot| bot.account.clone()).collect()
+    }
+
+    /// The bots that a channel's new conversations begin with; the first comes first. None without the channel.
+    #[must_use]
+    pub fn routed_bots(&self, channel: &ChannelId) -> Vec<BotId> {
+        let settings = self.settings().look();
+        let channel = settings.channels.get(channel);
+        let bots = channel.into_iter().flat_map(|channel| channel.bots());
+        bots.cloned().collect()
+    }
+
+    /// A registered bot as users see it.
+    #[must_use]
+    pub fn account(&self, bot: &BotId) -> Option<v1::ChannelAccount> {
+        let settings = self.settings().look();
+        let bot = settings.bots.get(bot)?;
         Some(bot.account.clone())
     }
 

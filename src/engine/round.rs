@@ -7,17 +7,23 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::engine::command::{Dealt, Followed, Reply};
+use crate::engine::create::Created;
 use crate::engine::erase::ErasedPage;
 use crate::engine::error::Error;
 use crate::engine::feed::{Ephemeral, Feed};
 use crate::engine::log::Entry;
+use crate::engine::receipt::Receipted;
+use crate::engine::schedule::Answer;
 use crate::engine::session::{
     self, Acked, Appended, Event, Outcome, Posted, Refused, Sent, Session,
 };
 use crate::engine::shard::once::Kept;
+use crate::engine::shard::schedule::End;
 use crate::engine::shard::stream::Live;
-use crate::id::{ConversationNumber, DeliveryId, Etag};
+use crate::id::{ConversationNumber, DeliveryId, Etag, Sequence};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::proto::storage;
 use crate::store::keys::{Key, OnceDigest};
 use crate::store::{Batch, Durability, record};
 
@@ -46,6 +52,10 @@ pub(crate) struct Round {
     pub(crate) drained: Vec<Arc<Session>>,
     /// Encoded keys of the documents that it writes, one for each write.
     pub(crate) documents: Vec<Vec<u8>>,
+    /// Ends of scheduled sends that are not in the store yet.
+    pub(crate) ends: HashMap<OnceDigest, End>,
+    /// Receipts that are not in the store yet.
+    pub(crate) receipts: HashMap<(ConversationNumber, Sequence), storage::Receipt>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -55,6 +65,10 @@ pub(crate) struct Round {
 /// What is told when the round is durable, in the order in which it was decided.
 enum Effect {
     Reply(Reply, Result<Appended, Error>),
+    Created(
+        oneshot::Sender<Result<Created, Error>>,
+        Result<Created, Error>,
+    ),
     Tell(Arc<Session>, Event),
     /// Each with the frame that asked.
     Acked(Arc<Session>, Vec<(u64, Acked)>),
@@ -63,6 +77,10 @@ enum Effect {
     /// a reply is never shown after its end.
     Show(Arc<Feed>, Arc<Ephemeral>),
     Whisper(Arc<Session>, Event),
+    Answer(Answer),
+    /// Everything up to there has a receipt.
+    Settled(Arc<Feed>, Sequence),
+    Receipt(Arc<Session>, Box<Receipted>),
     Followed(
         oneshot::Sender<Result<Followed, Error>>,
         Result<Followed, Error>,
@@ -95,6 +113,8 @@ impl Round {
             ended: Vec::new(),
             drained: Vec::new(),
             documents: Vec::new(),
+            ends: HashMap::new(),
+            receipts: HashMap::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }
@@ -117,6 +137,14 @@ impl Round {
 
     pub(crate) fn reply(&mut self, reply: Reply, result: Result<Appended, Error>) {
         self.effects.push(Effect::Reply(reply, result));
+    }
+
+    pub(crate) fn created(
+        &mut self,
+        reply: oneshot::Sender<Result<Created, Error>>,
+        created: Result<Created, Error>,
+    ) {
+        self.effects.push(Effect::Created(reply, created));
     }
 
     /// Tells a session something.
@@ -151,6 +179,22 @@ impl Round {
     pub(crate) fn whisper(&mut self, session: &Arc<Session>, event: Event) {
         self.effects
             .push(Effect::Whisper(Arc::clone(session), event));
+    }
+
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        self.effects.push(Effect::Answer(answer));
+    }
+
+    /// Tells followers that an activity, and all before it, has what it gets of a receipt.
+    pub(crate) fn settled(&mut self, feed: Arc<Feed>, sequence: Sequence) {
+        self.effects.push(Effect::Settled(feed, sequence));
+    }
+
+    /// Tells a session what became of an activity, if it has room for that.
+    pub(crate) fn receipted(&mut self, session: &Arc<Session>, receipted: Receipted) {
+        let session = Arc::clone(session);
+        self.effects
+            .push(Effect::Receipt(session, Box::new(receipted)));
     }
 
     pub(crate) fn followed(
@@ -201,7 +245,10 @@ impl Round {
     }
 
     /// Tells everyone, now that the round is as durable as it asked for.
-    pub(crate) fn conclude(self, limits: &Limits) {
+    pub(crate) fn conclude(self, limits: &Limits, metrics: &Metrics) {
+        let most_receipts = limits
+            .session_receipts
+            .min(limits.session_backlog_frames / 2);
         for effect in self.effects {
             match effect {
                 Effect::Reply(reply, result) => tell_result(reply, result),
@@ -214,11 +261,19 @@ impl Round {
                 Effect::Show(feed, ephemeral) => feed.show(&ephemeral, limits),
                 Effect::Whisper(session, event) => session.whisper(event, limits),
                 // A caller that has gone away needs no answer, here and below.
-                Effect::Followed(reply, followed) => drop(reply.send(followed)),
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
                 Effect::Dealt(reply, dealt) => drop(reply.send(dealt)),
                 Effect::Written(reply, written) => drop(reply.send(written)),
                 Effect::Erased(reply, erased) => drop(reply.send(erased)),
+                Effect::Answer(answer) => answer.tell(),
+                Effect::Settled(feed, sequence) => feed.settle(sequence),
+                Effect::Receipt(session, receipted) => {
+                    if !session.offer(Event::Receipt(receipted), most_receipts) {
+                        metrics.receipts_dropped.inc();
+                    }
+                }
+                Effect::Followed(reply, followed) => drop(reply.send(followed)),
+                Effect::Created(reply, created) => drop(reply.send(created)),
             }
         }
         // Last, so that a stream that ends has said everything.
@@ -243,10 +298,6 @@ impl Round {
                         refuse(&session, frame, why(), String::new(), Some(acked.id));
                     }
                 }
-                Effect::Publish(..) | Effect::Show(..) | Effect::Whisper(..) => {}
-                Effect::Followed(reply, followed) => {
-                    drop(reply.send(followed.and_then(|_| Err(why()))));
-                }
                 Effect::Dealt(reply, dealt) => drop(reply.send(dealt.and_then(|_| Err(why())))),
                 // What was forgotten with the round is found to be stale when it is cited.
                 Effect::Resumed(reply, lost) => drop(reply.send(lost)),
@@ -255,6 +306,19 @@ impl Round {
                 }
                 Effect::Erased(reply, erased) => {
                     drop(reply.send(erased.and_then(|_| Err(why()))));
+                }
+                // What was not written has not happened.
+                Effect::Publish(..)
+                | Effect::Show(..)
+                | Effect::Whisper(..)
+                | Effect::Settled(..)
+                | Effect::Receipt(..) => {}
+                Effect::Answer(answer) => answer.fail(&why),
+                Effect::Followed(reply, followed) => {
+                    drop(reply.send(followed.and_then(|_| Err(why()))));
+                }
+                Effect::Created(reply, created) => {
+                    drop(reply.send(created.and_then(|_| Err(why()))));
                 }
             }
         }

@@ -35,6 +35,12 @@ impl Settings {
         let bot = self.bots.get(bot);
         bot.map_or(self.limits.delivery_deadline, |bot| bot.delivery_deadline)
     }
+
+    /// Whom a bot hears; of one that is not registered any more, users.
+    #[must_use]
+    pub fn hears(&self, bot: &BotId) -> Hears {
+        self.bots.get(bot).map_or(Hears::Users, |bot| bot.hears)
+    }
 }
 
 /// A registered bot.
@@ -48,6 +54,8 @@ pub struct Bot {
     pub delivery_attempts: u32,
     /// What becomes of an activity that it cannot take.
     pub on_poison: OnPoison,
+    /// Whom it hears in a conversation with several bots.
+    pub hears: Hears,
 }
 
 /// What becomes of an activity that a bot cannot take, besides that it is parked in the dead letters.
@@ -65,11 +73,23 @@ pub enum OnPoison {
     },
 }
 
+/// Whom a bot hears. Never itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hears {
+    /// What the channel posts: users, and who joins and leaves.
+    #[default]
+    Users,
+    /// That, and what other bots say, as far as limit `bot_run` goes.
+    Everyone,
+}
+
 /// A configured channel.
 #[derive(Clone, Debug)]
 pub struct Channel {
     /// The bot its conversations are routed to.
     pub bot: BotId,
+    /// Bots that its new conversations begin with besides.
+    pub also: Vec<BotId>,
     /// What it can do, by configuration.
     pub capabilities: v1::ChannelCapabilities,
     /// How what bots say reaches users.
@@ -80,6 +100,13 @@ pub struct Channel {
     pub stream_interval: Duration,
     /// Whether users can say nothing more after an `endOfConversation` of either side.
     pub end_closes: bool,
+}
+
+impl Channel {
+    /// The bots that its new conversations begin with, the one that it is routed to first.
+    pub fn bots(&self) -> impl Iterator<Item = &BotId> {
+        std::iter::once(&self.bot).chain(&self.also)
+    }
 }
 
 /// How what bots say reaches a channel's users.

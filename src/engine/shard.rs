@@ -14,8 +14,11 @@
 mod acknowledge;
 mod append;
 mod attach;
+mod bots;
 mod change;
+mod create;
 mod dispatch;
+mod due;
 mod ephemeral;
 mod erase;
 mod filter;
@@ -25,9 +28,11 @@ mod members;
 pub(super) mod once;
 pub(super) mod pending;
 mod queue;
+mod receipt;
 mod reseat;
 mod residency;
 mod retention;
+pub(super) mod schedule;
 mod state;
 pub(super) mod stream;
 mod write;
@@ -138,6 +143,8 @@ pub(crate) struct Ids {
     conversations: u64,
     /// Documents that were written.
     documents: u64,
+    /// Sends that were scheduled.
+    schedules: u64,
 }
 
 impl Ids {
@@ -159,6 +166,12 @@ impl Ids {
     fn next_etag(&mut self) -> Etag {
         self.documents += 1;
         Etag(self.compose(self.documents))
+    }
+
+    /// The same for a scheduled send.
+    fn next_schedule(&mut self) -> u64 {
+        self.schedules += 1;
+        self.compose(self.schedules)
     }
 
     fn compose(&self, count: u64) -> u64 {
@@ -274,6 +287,7 @@ pub(crate) struct Shard {
     random: SmallRng,
     disk: append::Disk,
     retention: retention::Progress,
+    due: due::Progress,
     next_tick: Timestamp,
     paused_until: Timestamp,
     draining: bool,
@@ -299,6 +313,7 @@ impl Shard {
             counter: 0,
             conversations: 0,
             documents: 0,
+            schedules: 0,
         };
         Self {
             index,
@@ -324,6 +339,7 @@ impl Shard {
             random: SmallRng::seed_from_u64(settings.seed ^ u64::from(index)),
             disk: append::Disk::default(),
             retention: retention::Progress::default(),
+            due: due::Progress::default(),
             next_tick: now.after(TICK),
             paused_until: Timestamp::default(),
             draining: false,
@@ -438,6 +454,7 @@ impl Shard {
         self.fire_timers(round);
         self.fire_streams(round);
         self.tick(round);
+        self.send_due(round);
         self.retain(round);
         self.settle_streams(round);
         self.pump_all(round);
@@ -451,8 +468,11 @@ impl Shard {
     ) -> Option<tokio::sync::oneshot::Sender<()>> {
         match command {
             Command::Append(append) => self.append(*append, round),
+            Command::Create(create) => self.create(*create, round),
             Command::Commit(commit) => self.commit(*commit, round),
             Command::WriteState(write) => self.write_state(*write, round),
+            Command::Schedule(asked, reply) => self.schedule(*asked, reply, round),
+            Command::Cancel(asked, reply) => self.cancel(&asked, reply, round),
             Command::Ack(acks) => self.ack(acks, round),
             Command::Nack(nacks, how) => self.nack(nacks, &how, round),
             Command::Extend {
@@ -474,6 +494,7 @@ impl Shard {
                 round.pump.push(number);
             }
             Command::Deal(letters) => self.deal(*letters, round),
+            Command::Bots(change) => self.change_bots(*change, round),
             Command::Follow {
                 conversation,
                 reply,
@@ -493,18 +514,21 @@ impl Shard {
     /// When something happens without a command.
     fn next_wake(&self) -> Timestamp {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let next = self.next_tick.min(self.due.next());
         let timers = timer.into_iter().chain(self.streams.next_wake());
-        timers.fold(self.next_tick, Timestamp::min)
+        timers.fold(next, Timestamp::min)
     }
 
     fn tick(&mut self, round: &mut Round) {
-        if round.now < self.next_tick {
+        // One that is further off than a tick was meant for before the clock was set back.
+        if round.now < self.next_tick && self.next_tick <= round.now.after(TICK) {
             return;
         }
         self.next_tick = round.now.after(TICK);
         self.let_go(round);
         self.leases.expire(round.now);
         self.retention.begin();
+        self.due.begin();
         self.publish_backlogs();
         self.pace.begin();
         let attached = &self.attached;

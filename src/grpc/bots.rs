@@ -105,6 +105,9 @@ impl Dialect for Bot {
             events,
             resumed,
         } = self.engine.attach_bot(&bot, terms).await?;
+        if hello.want_receipts {
+            link.session().want_receipts();
+        }
         let limits = self.engine.limits();
         let session = link.session();
         let became = match (asks_to_resume, resumed.same) {
@@ -241,8 +244,9 @@ impl Dialect for Bot {
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
             Event::Cancelled(cancelled) => Frame::Cancel(partials::cancel(cancelled)),
             Event::Ephemeral(key, shown) => Frame::Ephemeral(convert::ephemeral(&key, &shown)),
-            // Bots do not post, and the end is the stream's status.
-            Event::Posted(_) | Event::Drained | Event::End(_) => return None,
+            Event::Receipt(receipted) => Frame::Receipt(convert::receipted(*receipted)),
+            // Bots neither post nor create, and the end is the stream's status.
+            Event::Posted(_) | Event::Create(_) | Event::Drained | Event::End(_) => return None,
         };
         Some(frame(said))
     }

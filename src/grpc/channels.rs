@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::access::{admitted, answered, caller, require};
 use super::bots::{RETRY_DELAY, check_instance, reason};
 use super::stream::{self, About, Dialect, Opened, Rejected, Responses, time};
-use super::{convert, partials};
+use super::{convert, creations, partials};
 use crate::activity::validate;
 use crate::auth::Principal;
 use crate::engine::session::{Credit, Event};
@@ -162,6 +162,7 @@ impl Dialect for Adapter {
             }
             Some(Asked::Outcome(outcome)) => outcome_of(link, frame, outcome).await,
             Some(Asked::StreamStopped(stopped)) => partials::stopped(link, stopped).await,
+            Some(Asked::ConversationCreated(created)) => creations::answer(link, created),
             // To have been heard is all that a heartbeat is for.
             Some(Asked::Heartbeat(v1::AdapterHeartbeat {})) => Ok(()),
         }
@@ -188,11 +189,14 @@ impl Dialect for Adapter {
                 reconnect_after: Some(convert::duration(reconnect_after)),
                 grace: Some(convert::duration(grace)),
             }),
+            Event::Create(create) => Frame::CreateConversation(*create),
             Event::Refused(refused) => Frame::Error(stream::refusal(refused)),
             Event::Ephemeral(key, shown) => Frame::Ephemeral(convert::ephemeral(&key, &shown)),
-            // Adapters neither ack nor send, and the end is the stream's status.
+            // Adapters neither ack nor send, are told no receipts since they tell them, and the end is the
+            // stream's status.
             Event::Acked(_)
             | Event::Sent(_)
+            | Event::Receipt(_)
             | Event::Revoked { .. }
             | Event::Cancelled(_)
             | Event::Drained
@@ -234,6 +238,10 @@ async fn outcome_of(link: &Link, frame: u64, outcome: v1::Outcome) -> Result<(),
         }
         Some(Said::Failed(failed)) => {
             link.nack(frame, vec![id], Nack::Poison(reason(&failed.reason)), false)
+                .await
+        }
+        Some(Said::Undetermined(undetermined)) => {
+            link.undetermined(frame, id, reason(&undetermined.reason))
                 .await
         }
         Some(Said::Retry(retry)) => match time("retry.delay", retry.delay, RETRY_DELAY) {

@@ -1,37 +1,32 @@
 //! `turnwire.v1.ConversationService`: speaking first, reading and following.
 
-use std::collections::VecDeque;
+mod address;
+mod say;
+mod schedule;
+
 use std::pin::Pin;
-use std::sync::Arc;
 
 use prost::Message;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::access::{admitted, answered, caller, require};
-use super::{convert, page};
+use super::watch::Watch;
+use super::{convert, creations, page};
 use crate::activity::{Kind, validate};
-use crate::auth::{Needs, Principal, Standing};
-use crate::capacity::Share;
-use crate::clock::{Sleep, Timestamp};
-use crate::engine::log::{Entry, Page};
+use crate::auth::{Needs, Principal};
+use crate::engine::log::Page;
 use crate::engine::session::Appended;
-use crate::engine::{
-    Conversation, Engine, Error, Filter, Follower, ListPosition, Start, Step as Followed,
-};
+use crate::engine::{Conversation, Engine, Error, Filter, ListPosition, Start};
 use crate::id::{BotId, ChannelId, ConversationKey, Sequence};
 use crate::proto::server::conversation_service_server::ConversationService;
-use crate::proto::server::watch_conversation_response::Step;
-use crate::proto::server::{ListActivitiesResponse, WatchConversationResponse};
+use crate::proto::server::{ListActivitiesResponse, LogEntry, WatchConversationResponse};
 use crate::proto::v1;
 use crate::proto::v1::list_conversations_request::Filter as Asked;
-use crate::proto::v1::send_activity_request::Target;
 use crate::proto::v1::watch_conversation_request::Start as AskedStart;
 use crate::status::Failure;
 use crate::store::Order;
-
-/// Largest conversation reference a send may bring, in bytes: it becomes part of the activity.
-const REFERENCE_BYTES: usize = 16 * 1024;
+use say::Said;
 
 /// The service.
 pub(super) struct Service {
@@ -41,6 +36,22 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(engine: Engine) -> Self {
         Self { engine }
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The key that makes a call safe to repeat, if it has one.
+    pub(super) fn once(&self, request_id: String) -> Result<Option<String>, Failure> {
+        let (length, limit) = (request_id.len(), self.engine.limits().key_bytes);
+        if length > limit {
+            return Err(Failure::RequestInvalid {
+                field: "request_id",
+                problem: format!("has {length} bytes, more than `key_bytes={limit}`"),
+            });
+        }
+        Ok((!request_id.is_empty()).then_some(request_id))
     }
 
     /// A conversation, if the caller may see it; otherwise it is as unknown as one that is not there.
@@ -66,53 +77,13 @@ impl Service {
         activity.r#type = Some(kind.as_str().to_owned());
         activity.id = Some(request.activity_id);
         let said = Said {
-            key: convert::key(request.conversation, "conversation")?,
-            reference: None,
+            target: address::Target::named(request.conversation)?,
             bot_id: request.bot_id,
             request_id: request.request_id,
             activity,
         };
         self.say(caller, said).await
     }
-
-    /// Appends what a caller wants said, if it may speak for the bot.
-    async fn say(&self, caller: &Principal, said: Said) -> Result<Appended, Failure> {
-        let bot = (!said.bot_id.is_empty()).then(|| BotId::from(said.bot_id));
-        // A principal that is one bot speaks for that bot unless it says otherwise.
-        let bot = bot.or_else(|| only(caller.bots()).cloned());
-        let (allowed, needs) = match &bot {
-            Some(bot) => (
-                caller.may_speak_for(bot),
-                format!("`backend` or `bot:{bot}`"),
-            ),
-            None => (caller.may_speak_for_all(), "`backend`".to_owned()),
-        };
-        require(allowed, caller, &needs)?;
-        if !caller.may_speak_for_all() {
-            self.visible(caller, &said.key)?;
-        }
-        let (length, limit) = (said.request_id.len(), self.engine.limits().key_bytes);
-        if length > limit {
-            return Err(Failure::RequestInvalid {
-                field: "request_id",
-                problem: format!("has {length} bytes, more than `key_bytes={limit}`"),
-            });
-        }
-        let once = (!said.request_id.is_empty()).then_some(said.request_id);
-        let sent = self
-            .engine
-            .send_activity(said.key, bot, said.reference, once, said.activity);
-        Ok(sent.await?)
-    }
-}
-
-/// What a caller wants said.
-struct Said {
-    key: ConversationKey,
-    reference: Option<Box<v1::ConversationReference>>,
-    bot_id: String,
-    request_id: String,
-    activity: Box<v1::Activity>,
 }
 
 #[tonic::async_trait]
@@ -124,19 +95,26 @@ impl ConversationService for Service {
         let answer = async {
             let caller = caller(&request)?;
             let request = request.into_inner();
-            let (key, reference) = target(request.target)?;
+            let times = schedule::times(request.deliver_at, request.expire_at)?;
+            let patience = say::patience(request.wait_for_delivery)?;
             let said = Said {
-                key,
-                reference,
+                target: address::Target::of_send(request.target)?,
                 bot_id: request.bot_id,
                 request_id: request.request_id,
                 activity: request.activity.ok_or_else(|| required("activity"))?,
             };
-            let appended = self.say(&caller, said).await?;
-            Ok(v1::SendActivityResponse {
-                appended: Some(convert::appended(&appended)),
-                repeated_send: appended.repeated,
-            })
+            self.send(&caller, said, times, patience).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn create_conversation(
+        &self,
+        request: Request<v1::CreateConversationRequest>,
+    ) -> Result<Response<v1::CreateConversationResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            creations::create(&self.engine, &caller, request.into_inner()).await
         };
         answered(&self.engine, answer.await)
     }
@@ -181,6 +159,61 @@ impl ConversationService for Service {
         answered(&self.engine, answer.await)
     }
 
+    async fn add_bot(
+        &self,
+        request: Request<v1::AddBotRequest>,
+    ) -> Result<Response<v1::AddBotResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.add(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn remove_bot(
+        &self,
+        request: Request<v1::RemoveBotRequest>,
+    ) -> Result<Response<v1::RemoveBotResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.remove(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<v1::HandOverRequest>,
+    ) -> Result<Response<v1::HandOverResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.pass_on(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn cancel_scheduled_activity(
+        &self,
+        request: Request<v1::CancelScheduledActivityRequest>,
+    ) -> Result<Response<v1::CancelScheduledActivityResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.cancel(&caller, request.into_inner()).await
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn list_scheduled_activities(
+        &self,
+        request: Request<v1::ListScheduledActivitiesRequest>,
+    ) -> Result<Response<v1::ListScheduledActivitiesResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.scheduled(&caller, request.into_inner())
+        };
+        answered(&self.engine, answer.await)
+    }
+
     async fn get_conversation(
         &self,
         request: Request<v1::GetConversationRequest>,
@@ -192,6 +225,17 @@ impl ConversationService for Service {
             Ok(v1::GetConversationResponse {
                 conversation: Some(convert::conversation(&key, conversation)),
             })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn get_conversation_reference(
+        &self,
+        request: Request<v1::GetConversationReferenceRequest>,
+    ) -> Result<Response<v1::GetConversationReferenceResponse>, Status> {
+        let answer = async {
+            let caller = caller(&request)?;
+            self.reference(&caller, request.into_inner())
         };
         answered(&self.engine, answer.await)
     }
@@ -291,12 +335,25 @@ impl ConversationService for Service {
                 Order::Ascending => to,
                 Order::Descending => from,
             };
+            let receipts = self.engine.receipts(&key, &conversation, &entries)?;
+            // Receipts count as well, or a page of long reasons would be larger than any page.
+            let mut room = page::Room::new(limits.page_bytes);
+            let entries: Vec<_> = { entries.iter().zip(receipts) }
+                .map(|(entry, receipt)| LogEntry {
+                    receipt: receipt.map(convert::receipt),
+                    ..convert::entry(entry)
+                })
+                .take_while(|entry| {
+                    let receipt = entry.receipt.as_ref();
+                    room.take(entry.activity.len() + receipt.map_or(0, Message::encoded_len))
+                })
+                .collect();
             let next = entries
                 .last()
-                .map(|entry| entry.sequence)
+                .map(|entry| Sequence(entry.sequence))
                 .filter(|reached| *reached != end);
             Ok(ListActivitiesResponse {
-                entries: entries.iter().map(|entry| convert::entry(entry)).collect(),
+                entries,
                 next_page_token: next.as_ref().map(page::token).unwrap_or_default(),
             })
         };
@@ -336,6 +393,9 @@ impl ConversationService for Service {
             if request.with_ephemeral {
                 follower = follower.with_ephemeral();
             }
+            if request.receipts {
+                follower = follower.with_receipts();
+            }
             let watch = Watch::new(key, follower, self.engine.clone(), standing, place);
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
@@ -348,146 +408,10 @@ impl ConversationService for Service {
     }
 }
 
-/// One watcher.
-struct Watch {
-    key: ConversationKey,
-    follower: Follower,
-    engine: Engine,
-    /// Read and not sent yet.
-    ready: VecDeque<Arc<Entry>>,
-    /// When the watcher was last told something.
-    told: Timestamp,
-    /// Armed again only when it rings, so that an activity costs no timer.
-    alarm: Sleep,
-    ended: bool,
-    standing: Standing,
-    _place: Share,
-}
-
-impl Watch {
-    fn new(
-        key: ConversationKey,
-        follower: Follower,
-        engine: Engine,
-        standing: Standing,
-        place: Share,
-    ) -> Self {
-        engine.metrics().watchers.inc();
-        let told = engine.clock().now();
-        let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
-        Self {
-            key,
-            follower,
-            engine,
-            ready: VecDeque::new(),
-            told,
-            alarm,
-            ended: false,
-            standing,
-            _place: place,
-        }
-    }
-
-    /// When a watcher that hears nothing more is told where it stands.
-    fn report_at(engine: &Engine, told: Timestamp) -> Timestamp {
-        told.after(engine.limits().watch_report_interval)
-    }
-
-    fn end(&mut self, failure: Failure) -> Status {
-        self.ended = true;
-        self.engine.metrics().rpc_error(failure.row().reason);
-        failure.into()
-    }
-
-    /// The next step; `None` after an error.
-    async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
-        while !self.ended {
-            // Before what is ready, so that nobody is too far behind for it.
-            if let Some(lost) = self.standing.try_lost() {
-                return Some(Err(self.end(lost.into())));
-            }
-            if let Some(entry) = self.ready.pop_front() {
-                return Some(Ok(step(Step::Entry(convert::entry(&entry)))));
-            }
-            tokio::select! {
-                biased;
-                lost = self.standing.lost() => return Some(Err(self.end(lost.into()))),
-                next = self.follower.step() => match next {
-                    Ok(Followed::Entries(entries)) => {
-                        self.ready.extend(entries);
-                        self.told = self.engine.clock().now();
-                    }
-                    Ok(Followed::Ephemeral(shown)) => {
-                        let shown = convert::ephemeral(&self.key, &shown);
-                        return Some(Ok(step(Step::Ephemeral(shown))));
-                    }
-                    Err(error) => {
-                        let going = self.engine.is_draining();
-                        let error = if going { Error::ShuttingDown } else { error };
-                        return Some(Err(self.end(error.into())));
-                    }
-                },
-                () = &mut self.alarm => {
-                    let now = self.engine.clock().now();
-                    let is_idle = now >= Self::report_at(&self.engine, self.told);
-                    if is_idle {
-                        self.told = now;
-                    }
-                    let next = Self::report_at(&self.engine, self.told);
-                    self.alarm = self.engine.clock().sleep_until(next);
-                    if is_idle {
-                        return Some(Ok(step(Step::Position(v1::Position {
-                            sequence: self.follower.position().0,
-                            time: Some(convert::timestamp(now)),
-                        }))));
-                    }
-                }
-            }
-        }
-        None
-    }
-}
-
-fn step(step: Step) -> WatchConversationResponse {
-    WatchConversationResponse { step: Some(step) }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.engine.metrics().watchers.dec();
-    }
-}
-
-fn required(field: &'static str) -> Failure {
+pub(super) fn required(field: &'static str) -> Failure {
     Failure::RequestInvalid {
         field,
         problem: "is required".to_owned(),
-    }
-}
-
-/// Where to send, and the reference to apply, if one was given.
-fn target(
-    target: Option<Target>,
-) -> Result<(ConversationKey, Option<Box<v1::ConversationReference>>), Failure> {
-    match target.ok_or_else(|| required("target"))? {
-        Target::Conversation(name) => Ok((convert::key(Some(name), "conversation")?, None)),
-        Target::Reference(reference) => {
-            let conversation = reference.conversation.as_ref().and_then(|c| c.id.clone());
-            let name = v1::ConversationName {
-                channel_id: reference.channel_id.clone().unwrap_or_default(),
-                conversation_id: conversation.unwrap_or_default(),
-            };
-            let key = convert::key(Some(name), "reference")?;
-            let bytes = reference.encoded_len();
-            if bytes > REFERENCE_BYTES {
-                let problem = format!("has {bytes} bytes, more than {REFERENCE_BYTES}");
-                return Err(Failure::RequestInvalid {
-                    field: "reference",
-                    problem,
-                });
-            }
-            Ok((key, Some(Box::new(reference))))
-        }
     }
 }
 
@@ -532,6 +456,12 @@ fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
     };
     require(allowed, caller, &needs)?;
     Ok(filter)
+}
+
+/// The bot that a call is about: the one it names, or else the one that the caller is.
+pub(super) fn speaker(caller: &Principal, named: String) -> Option<BotId> {
+    let named = (!named.is_empty()).then(|| BotId::from(named));
+    named.or_else(|| only(caller.bots()).cloned())
 }
 
 fn only<T>(items: impl IntoIterator<Item = T>) -> Option<T> {

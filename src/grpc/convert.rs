@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::activity::validate;
 use crate::clock::Timestamp;
 use crate::engine::log::Entry;
+use crate::engine::receipt::{Receipt, Receipted};
 use crate::engine::session::{self, Outcome};
 use crate::engine::{Backlog, Conversation, Ephemeral};
 use crate::id::{ChannelId, ConversationId, ConversationKey};
@@ -47,6 +48,27 @@ pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     }
 }
 
+/// A point in time in a request, to the millisecond; one before 1970 is 1970.
+pub(super) fn time(
+    time: Option<prost_types::Timestamp>,
+    field: &'static str,
+) -> Result<Option<Timestamp>, Failure> {
+    /// The end of the year 9999, which `google.protobuf.Timestamp` ends with.
+    const LAST_SECOND: i64 = 253_402_300_799;
+    let Some(time) = time else { return Ok(None) };
+    if !(0..1_000_000_000).contains(&time.nanos) || time.seconds > LAST_SECOND {
+        return Err(Failure::RequestInvalid {
+            field,
+            problem: "is no point in time".to_owned(),
+        });
+    }
+    let seconds = u64::try_from(time.seconds).ok();
+    let millis = seconds.map_or(0, |seconds| {
+        seconds * 1_000 + u64::from(time.nanos.unsigned_abs()) / 1_000_000
+    });
+    Ok(Some(Timestamp(millis)))
+}
+
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: duration.as_secs() as i64,
@@ -81,6 +103,27 @@ pub(super) fn entry(entry: &Entry) -> server::LogEntry {
             .map(ToString::to_string)
             .unwrap_or_default(),
         activity: entry.activity.clone(),
+        receipt: None,
+    }
+}
+
+pub(super) fn receipt(receipt: Receipt) -> v1::Receipt {
+    v1::Receipt {
+        conversation: None,
+        activity_id: receipt.activity_id,
+        sequence: receipt.sequence.0,
+        state: receipt.state.kind() as i32,
+        channel_activity_id: receipt.channel_activity_id,
+        reason: receipt.reason,
+        time: receipt.time.map(timestamp),
+    }
+}
+
+/// A receipt for those who hear of several conversations.
+pub(super) fn receipted(receipted: Receipted) -> v1::Receipt {
+    v1::Receipt {
+        conversation: Some(name(&receipted.conversation)),
+        ..receipt(receipted.receipt)
     }
 }
 
@@ -92,6 +135,7 @@ pub(super) fn conversation(key: &ConversationKey, stored: Conversation) -> v1::C
         start_time: Some(timestamp(stored.start_time)),
         last_sequence: stored.last.0,
         first_sequence: stored.first.0,
+        ended: stored.ended,
         reference: Some(stored.reference),
     }
 }
@@ -117,5 +161,31 @@ pub(super) fn heartbeat(backlog: Backlog, credit: session::Credit) -> v1::Gatewa
         oldest_time: backlog.oldest.map(timestamp),
         credit_deliveries: credit.deliveries,
         credit_bytes: credit.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_in_time_come_back_to_the_millisecond_and_others_are_refused() {
+        let read = |seconds, nanos| time(Some(prost_types::Timestamp { seconds, nanos }), "at");
+        for millis in [0, 1, 999, 1_000, 1_767_312_345_678] {
+            let there = timestamp(Timestamp(millis));
+            let back = read(there.seconds, there.nanos).expect("a time");
+            assert_eq!(back, Some(Timestamp(millis)));
+        }
+        assert_eq!(read(1, 1_999_999).expect("a time"), Some(Timestamp(1_001)));
+        assert_eq!(read(-1, 5).expect("a time"), Some(Timestamp(0)));
+        assert_eq!(time(None, "at").expect("no time"), None);
+        for (seconds, nanos) in [
+            (0, -1),
+            (0, 1_000_000_000),
+            (253_402_300_800, 0),
+            (i64::MAX, 0),
+        ] {
+            assert!(read(seconds, nanos).is_err(), "{seconds} {nanos}");
+        }
     }
 }

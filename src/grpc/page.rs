@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::clock::Timestamp;
 use crate::engine::ListPosition;
-use crate::id::{ConversationKey, Sequence};
+use crate::id::{ConversationKey, ScheduleId, Sequence};
 use crate::status::Failure;
 
 /// Items of a page when the caller does not say.
@@ -78,6 +78,16 @@ impl Token for Sequence {
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok().map(Self)
+    }
+}
+
+impl Token for ScheduleId {
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 

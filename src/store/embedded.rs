@@ -295,6 +295,7 @@ impl Keyspaces {
             | Table::Receipt
             | Table::Expiry
             | Table::State => &self.rest,
+            Table::Scheduled | Table::ScheduledDue => &self.rest,
         }
     }
 

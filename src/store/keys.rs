@@ -13,14 +13,15 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::id::{BotId, ChannelId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{BotId, ChannelId, ConversationKey, ConversationNumber, ScheduleId, Sequence};
 
 mod decode;
 mod range;
 
 pub use decode::{
     decode_activity, decode_dead_letter, decode_expiry, decode_generation, decode_listing,
-    decode_live, decode_member, decode_receipt, decode_state,
+    decode_live, decode_member, decode_receipt, decode_scheduled, decode_scheduled_due,
+    decode_state,
 };
 pub use range::KeyRange;
 
@@ -46,11 +47,13 @@ pub enum Table {
     Expiry = 11,
     SigningKey = 12,
     State = 13,
+    Scheduled = 14,
+    ScheduledDue = 15,
 }
 
 impl Table {
     /// Every table, in the order of tags.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Meta,
         Self::Head,
         Self::Conversation,
@@ -64,6 +67,8 @@ impl Table {
         Self::Expiry,
         Self::SigningKey,
         Self::State,
+        Self::Scheduled,
+        Self::ScheduledDue,
     ];
 
     /// The first byte of its keys.
@@ -75,8 +80,7 @@ impl Table {
     /// The table whose keys begin with `tag`.
     #[must_use]
     pub fn from_tag(tag: u8) -> Option<Self> {
-        let index = usize::from(tag).checked_sub(1)?;
-        Self::ALL.get(index).copied()
+        Self::ALL.into_iter().find(|table| table.tag() == tag)
     }
 }
 
@@ -156,7 +160,8 @@ pub enum Key<'a> {
     ///
     /// Lives for one to two retentions, counted in generations: see [`generation`]. A lookup reads
     /// the present one and the one before; older ones are removed whole.
-    /// Key: tag, generation: u32, digest: 15 bytes. Value: `storage.Idempotency`.
+    /// Key: tag, generation: u32, digest: 15 bytes. Value: `storage.Idempotency`; of a scheduled send that
+    /// is over, under its id, `storage.ScheduleEnd`.
     Idempotency {
         /// When it was written.
         generation: u32,
@@ -219,6 +224,28 @@ pub enum Key<'a> {
         about: About<'a>,
         /// Its name in there.
         name: &'a str,
+    },
+
+    /// A send that waits for its time.
+    ///
+    /// Lives until it is sent, taken back or dropped.
+    /// Key: tag, number, due: u64, schedule's number: u64. Value: `storage.Scheduled`.
+    Scheduled {
+        /// Where it is to go.
+        conversation: ConversationNumber,
+        /// When, and which of those.
+        id: ScheduleId,
+    },
+
+    /// Notes when a send is due, so that what is due is found without looking at what is not.
+    ///
+    /// Lives as long as what it notes.
+    /// Key: tag, due: u64, schedule's number: u64, channel, conversation. Value: empty.
+    ScheduledDue {
+        /// When, and which of those.
+        id: ScheduleId,
+        /// Where it is to go.
+        conversation: &'a ConversationKey,
     },
 }
 
@@ -300,6 +327,8 @@ impl Key<'_> {
             Self::Expiry { .. } => Table::Expiry,
             Self::SigningKey => Table::SigningKey,
             Self::State { .. } => Table::State,
+            Self::Scheduled { .. } => Table::Scheduled,
+            Self::ScheduledDue { .. } => Table::ScheduledDue,
         }
     }
 
@@ -343,6 +372,14 @@ impl Key<'_> {
                 conversation,
             } => {
                 to.extend_from_slice(&bucket.to_be_bytes());
+                put_conversation(to, conversation);
+            }
+            Self::Scheduled { conversation, id } => {
+                put_number(to, conversation);
+                put_schedule(to, id);
+            }
+            Self::ScheduledDue { id, conversation } => {
+                put_schedule(to, id);
                 put_conversation(to, conversation);
             }
             Self::Listing {
@@ -417,6 +454,10 @@ impl Key<'_> {
                 };
                 bot.as_str().len() + END + TAG + about + name.len() + END
             }
+            Self::Scheduled { .. } => NUMBER + 2 * size_of::<u64>(),
+            Self::ScheduledDue { conversation, .. } => {
+                2 * size_of::<u64>() + conversation_len(conversation)
+            }
         }
     }
 }
@@ -437,6 +478,12 @@ impl fmt::Display for Key<'_> {
             Self::Live { conversation } => write!(f, "live mark of {conversation}"),
             Self::Listing { conversation, .. } => write!(f, "listing of {conversation}"),
             Self::Expiry { conversation, .. } => write!(f, "expiry note of {conversation}"),
+            Self::Scheduled { conversation, id } => {
+                write!(f, "scheduled send {id} of {conversation}")
+            }
+            Self::ScheduledDue { id, conversation } => {
+                write!(f, "note of scheduled send {id} of {conversation}")
+            }
             Self::Idempotency { .. } => write!(f, "result of a keyed append"),
             Self::DeadLetter {
                 conversation,
@@ -476,6 +523,11 @@ fn put_last_text(to: &mut Vec<u8>, text: &str) {
 
 fn put_number(to: &mut Vec<u8>, conversation: ConversationNumber) {
     to.extend_from_slice(&conversation.0.to_be_bytes());
+}
+
+fn put_schedule(to: &mut Vec<u8>, id: ScheduleId) {
+    to.extend_from_slice(&id.due_ms.to_be_bytes());
+    to.extend_from_slice(&id.number.to_be_bytes());
 }
 
 fn put_conversation(to: &mut Vec<u8>, key: &ConversationKey) {

@@ -8,7 +8,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use super::{Batch, Error, Key};
 use crate::clock::Timestamp;
 use crate::id::Sequence;
-use crate::proto::storage;
+use crate::proto::{storage, v1};
 
 /// The layout this gateway reads and writes. 1, of before the first release, had names in all keys.
 pub const FORMAT: u32 = 2;
@@ -39,6 +39,8 @@ pub struct ActivityRecord<'a> {
     pub activity: &'a [u8],
     /// The conversation's head after it, as [`encode_head`] gives it; or empty.
     pub head: &'a [u8],
+    /// Activities of bots in a row up to it; zero when it is not a bot's.
+    pub bot_run: u32,
 }
 
 /// A `storage.Head` that is not held as one, without its cursors.
@@ -54,6 +56,21 @@ pub struct HeadRecord {
     pub last_change: Sequence,
     /// The conversation is over.
     pub ended: bool,
+    /// Activities of bots in a row since the channel last posted.
+    pub bot_run: u32,
+    /// Times that bots handed the conversation over since then.
+    pub bot_handovers: u32,
+    /// Its last bot was removed.
+    pub vacant: bool,
+}
+
+/// Positions of a log: those after one, up to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The position before the first.
+    pub after: Sequence,
+    /// The last.
+    pub to: Sequence,
 }
 
 /// A `storage.Cursor` that is not held as one.
@@ -73,6 +90,10 @@ pub struct CursorRecord<'a> {
     pub replays: bool,
     /// How often activities further on were handed out.
     pub later_attempts: Vec<(Sequence, u32)>,
+    /// Everything after this was, or will be, handed to it.
+    pub since: Sequence,
+    /// What is finished beyond `finished`; of that, spans that end before it are not written.
+    pub done: &'a [Span],
 }
 
 /// Puts an activity as the value of its key.
@@ -85,6 +106,7 @@ pub fn put_activity(batch: &mut Batch, key: &Key<'_>, record: &ActivityRecord<'_
         put_bytes(to, 4, record.activity_id.as_bytes());
         put_bytes(to, 5, record.activity);
         put_bytes(to, 6, record.head);
+        put_number(to, 7, record.bot_run.into());
     });
 }
 
@@ -111,8 +133,6 @@ pub fn encode_head<'a>(
             0 => 0,
             bytes => 1 + encoded_len_varint(bytes as u64) + bytes,
         };
-        let number_bytes = numbers.iter().filter(|(_, number)| *number != 0);
-        let number_bytes = number_bytes.map(|(_, number)| 1 + encoded_len_varint(*number));
         let later =
             cursor
                 .later_attempts
@@ -122,7 +142,13 @@ pub fn encode_head<'a>(
                     attempts: *attempts,
                 });
         let later_bytes: usize = later.clone().map(|later| encoded_len(7, &later)).sum();
-        let bytes = bot_bytes + number_bytes.sum::<usize>() + later_bytes;
+        let number_bytes: usize = numbers.iter().map(|(_, number)| number_len(*number)).sum();
+        let done = cursor.done.iter().filter(|span| span.to > cursor.finished);
+        let span_bytes = |span: &Span| number_len(span.after.0) + number_len(span.to.0);
+        // A span is two numbers, so that its length is one byte.
+        let done_bytes: usize = done.clone().map(|span| 2 + span_bytes(span)).sum();
+        let since_bytes = number_len(cursor.since.0);
+        let bytes = bot_bytes + number_bytes + later_bytes + since_bytes + done_bytes;
         encode_varint(bytes as u64, to);
         put_bytes(to, 1, cursor.bot_id.as_bytes());
         for (tag, number) in numbers {
@@ -131,10 +157,28 @@ pub fn encode_head<'a>(
         for later in later {
             prost::encoding::message::encode(7, &later, to);
         }
+        put_number(to, 10, cursor.since.0);
+        for span in done {
+            encode_key(11, WireType::LengthDelimited, to);
+            encode_varint(span_bytes(span) as u64, to);
+            put_number(to, 1, span.after.0);
+            put_number(to, 2, span.to.0);
+        }
     }
     put_number(to, 4, head.retention_bucket.into());
     put_number(to, 5, head.last_change.0);
     put_number(to, 6, head.ended.into());
+    put_number(to, 7, head.bot_run.into());
+    put_number(to, 8, head.bot_handovers.into());
+    put_number(to, 9, head.vacant.into());
+}
+
+/// How many bytes [`put_number`] writes of a tag of one byte.
+fn number_len(number: u64) -> usize {
+    match number {
+        0 => 0,
+        number => 1 + encoded_len_varint(number),
+    }
 }
 
 fn put_bytes(to: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
@@ -188,12 +232,39 @@ pub fn decode_activity(key: &Key<'_>, value: Bytes) -> Result<storage::Activity,
     decode(key, value)
 }
 
+/// Reads the value of a [`Key::Member`].
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_member(key: &Key<'_>, value: Bytes) -> Result<v1::ChannelAccount, Error> {
+    decode(key, value)
+}
+
 /// Reads the value of a [`Key::Idempotency`].
 ///
 /// # Errors
 ///
 /// [`Error::Corrupt`] naming `key`.
 pub fn decode_idempotency(key: &Key<'_>, value: Bytes) -> Result<storage::Idempotency, Error> {
+    decode(key, value)
+}
+
+/// Reads the value of a [`Key::Scheduled`]; what it holds encoded shares the memory of `value`.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_scheduled(key: &Key<'_>, value: Bytes) -> Result<storage::Scheduled, Error> {
+    decode(key, value)
+}
+
+/// Reads the value of a [`Key::Idempotency`] that was kept for the end of a scheduled send.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] naming `key`.
+pub fn decode_schedule_end(key: &Key<'_>, value: Bytes) -> Result<storage::ScheduleEnd, Error> {
     decode(key, value)
 }
 
@@ -263,6 +334,7 @@ mod tests {
             activity_id: "a1".into(),
             activity: Bytes::from(vec![5; 512]),
             head: Bytes::from_static(b"head"),
+            bot_run: 300,
         }
     }
 
@@ -302,6 +374,7 @@ mod tests {
                 activity_id: &record.activity_id,
                 activity: &record.activity,
                 head: &record.head,
+                bot_run: record.bot_run,
             };
             put_activity(&mut parts, &key, &record);
             assert_eq!(value(&parts), value(&whole));
@@ -310,6 +383,7 @@ mod tests {
 
     #[test]
     fn a_head_written_in_parts_is_the_same() {
+        let span = |after, to| storage::Span { after, to };
         let cursor = |bot_id: &str, finished, attempts, after_gap| storage::Cursor {
             bot_id: bot_id.to_owned(),
             finished,
@@ -323,6 +397,11 @@ mod tests {
                     attempts: later,
                 })
                 .collect(),
+            since: finished / 2,
+            done: match attempts {
+                0 => Vec::new(),
+                _ => vec![span(finished, finished + 1), span(300, u64::MAX)],
+            },
         };
         let long = "b".repeat(300);
         let head = |last_sequence, first_sequence, retention_bucket, cursors| storage::Head {
@@ -332,6 +411,9 @@ mod tests {
             retention_bucket,
             last_change_sequence: first_sequence / 3,
             ended: retention_bucket == u32::MAX,
+            bot_run: retention_bucket / 2,
+            bot_handovers: retention_bucket / 3,
+            vacant: retention_bucket == 9,
         };
         for head in [
             storage::Head::default(),
@@ -347,19 +429,33 @@ mod tests {
             ),
         ] {
             let mut parts = Vec::new();
-            let cursors = head.cursors.iter().map(|cursor| CursorRecord {
-                bot_id: &cursor.bot_id,
-                finished: Sequence(cursor.finished),
-                attempts: cursor.attempts,
-                after_gap: cursor.after_gap,
-                blocked: cursor.blocked,
-                replays: cursor.replays,
-                later_attempts: cursor
-                    .later_attempts
-                    .iter()
-                    .map(|later| (Sequence(later.sequence), later.attempts))
-                    .collect(),
-            });
+            let done = |cursor: &storage::Cursor| -> Vec<Span> {
+                let done = cursor.done.iter().map(|span| Span {
+                    after: Sequence(span.after),
+                    to: Sequence(span.to),
+                });
+                done.collect()
+            };
+            let done: Vec<_> = head.cursors.iter().map(done).collect();
+            let cursors = head
+                .cursors
+                .iter()
+                .zip(&done)
+                .map(|(cursor, done)| CursorRecord {
+                    bot_id: &cursor.bot_id,
+                    finished: Sequence(cursor.finished),
+                    attempts: cursor.attempts,
+                    after_gap: cursor.after_gap,
+                    blocked: cursor.blocked,
+                    replays: cursor.replays,
+                    later_attempts: cursor
+                        .later_attempts
+                        .iter()
+                        .map(|later| (Sequence(later.sequence), later.attempts))
+                        .collect(),
+                    since: Sequence(cursor.since),
+                    done,
+                });
             encode_head(
                 &mut parts,
                 HeadRecord {
@@ -368,6 +464,9 @@ mod tests {
                     retention_bucket: head.retention_bucket,
                     last_change: Sequence(head.last_change_sequence),
                     ended: head.ended,
+                    bot_run: head.bot_run,
+                    bot_handovers: head.bot_handovers,
+                    vacant: head.vacant,
                 },
                 cursors,
             );

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use turnwire_client::bot::{BotSender, BotStream, GatewayFrame};
 use turnwire_client::channel::{Attachment, AttachmentOptions, Outbounds, Posted};
-use turnwire_client::conversations::{Start, WatchStep};
+use turnwire_client::conversations::{Sending, Start, WatchStep};
 use turnwire_client::proto::{
     Ack, AckOutcome, Activity, BotHeartbeat, ChannelAccount, Commit, Credit, Delivery, Hello, Nack,
     NackMode, Send, SendActivityRequest,
@@ -293,9 +293,11 @@ impl Shared {
             target: Some(self.ledger.name(number).into()),
             bot_id: BOT.to_owned(),
             activity: Some(Activity::message(text).into()),
+            ..Default::default()
         };
         match life.client.conversations().send_request(request).await {
-            Ok(sent) => {
+            Ok(Sending::Later(_)) => panic!("it has no time to wait for"),
+            Ok(Sending::Now(sent)) => {
                 self.ledger.sent(number, text, sent.appended.sequence);
                 true
             }
@@ -341,7 +343,8 @@ impl Shared {
         while let Some(step) = steps.next().await {
             match step {
                 Ok(WatchStep::Entry(entry)) => self.ledger.watched(number, &entry),
-                Ok(WatchStep::Position(_) | WatchStep::Ephemeral(_)) => {}
+                // It asks for nothing else.
+                Ok(_) => {}
                 Err(error) if error.reason().is_none() => return,
                 Err(error) => return self.ledger.broken(format!("a watcher: {error:?}")),
             }

@@ -46,6 +46,7 @@ async fn send(wire: &Wire, channel: &str, conversation: &str, bot: &str) -> Resu
         bot_id: bot.to_owned(),
         activity: Some(message("hello").into()),
         request_id: String::new(),
+        ..Default::default()
     };
     let sent = within("a send", wire.conversations().send_activity(request)).await;
     sent.map(drop)

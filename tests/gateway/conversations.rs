@@ -18,6 +18,7 @@ async fn send(
         target,
         bot_id: bot.to_owned(),
         activity: activity.map(Box::new),
+        ..Default::default()
     };
     let mut client = gateway.wire().conversations();
     let sent = within("a send", client.send_activity(request)).await?;

@@ -276,6 +276,7 @@ async fn a_watcher_that_lags_has_what_is_logged_and_the_newest_of_the_rest_in_it
             }
             v1::watch_conversation_response::Step::Ephemeral(_) => seen += 1,
             v1::watch_conversation_response::Step::Position(_) => {}
+            other => panic!("nothing else was asked for: {other:?}"),
         }
     }
     assert!(seen < 40, "some were dropped");

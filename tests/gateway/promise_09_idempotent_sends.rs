@@ -29,6 +29,7 @@ async fn send_unary(
         target: Some(Target::Conversation(name("web", conversation))),
         bot_id: String::new(),
         activity: Some(message(text).into()),
+        ..Default::default()
     };
     let mut client = gateway.wire().conversations();
     let sent = within("a send", client.send_activity(request)).await?;

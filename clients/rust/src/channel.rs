@@ -5,6 +5,7 @@
 //! without either: [`Client::post_activity`].
 
 mod attachment;
+mod creation;
 mod outbound;
 mod stream;
 
@@ -12,6 +13,7 @@ mod stream;
 mod tests;
 
 pub use attachment::{Attachment, AttachmentOptions};
+pub use creation::{Creation, Creations};
 pub use outbound::{OutboundActivity, Outbounds};
 pub use stream::{ChannelReceiver, ChannelSender, ChannelStream};
 

@@ -434,6 +434,9 @@ proptest! {
         prop_assert_eq!(finished(&draft), expected_inbound(activity.clone()));
         let draft = outbound(&mut activity.clone(), &limits)?;
         prop_assert_eq!(finished(&draft), expected_outbound(activity));
+        let again = Draft::again(draft.body().clone()).expect("it was just encoded");
+        prop_assert_eq!(finished(&again), finished(&draft));
+        prop_assert_eq!((&again.kind, &again.id), (&draft.kind, &draft.id));
     }
 
     #[test]
@@ -444,4 +447,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_an_activity_is_about_is_added_to_what_it_says() {
+    let draft = drafted(outbound, json!({"type": "event", "name": "n", "text": "t"}));
+    let reference = read(json!({"activityId": "a1", "bot": {"id": "b"}}));
+    let facts = Facts::new();
+    let finished = draft.relating_to(&reference).finish(&facts.stamp());
+    let activity = Activity::decode(finished).expect("an activity");
+    assert_eq!(activity.relates_to, Some(reference));
+    assert_eq!(
+        (activity.name.as_deref(), activity.text.as_deref()),
+        (Some("n"), Some("t"))
+    );
 }

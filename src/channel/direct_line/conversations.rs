@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::inbound::{self, Posted};
 use super::token::fresh_id;
-use super::visibility::MEMBERSHIP;
 use super::watermark::Watermark;
 use super::{Caller, Conversation, DirectLine, Error, Parameters};
 use crate::activity::{self, Kind, validate};
+use crate::engine::log::MEMBERSHIP;
 use crate::engine::session::Appended;
 use crate::engine::{self, Start};
 use crate::id::{ConversationId, ConversationKey, Sequence};
@@ -40,7 +40,7 @@ impl DirectLine {
         let key = self.key(caller, &subject.conversation);
         let user = self.speaker(caller).or_else(|| parameters.user.clone());
         if let Some(user) = &user {
-            self.check_is_user(&key, user)?;
+            self.check_is_user(user)?;
         }
         let locale = parameters.locale.clone();
         let is_new = match self.engine().conversation(&key) {
@@ -133,7 +133,7 @@ impl DirectLine {
         activity::validate::inbound(&activity, &self.engine().limits())
             .map_err(engine::Error::from)?;
         let from = activity.from.clone().unwrap_or_default();
-        self.check_is_user(key, &from)?;
+        self.check_is_user(&from)?;
         let kind = Kind::from(activity.r#type.as_deref().unwrap_or_default());
         if kind.is_ephemeral() {
             // Nobody joins by typing, and nothing starts. With a token there may be nothing yet.
@@ -184,11 +184,11 @@ impl DirectLine {
         })
     }
 
-    /// Refuses a user who is called as the bot is.
-    fn check_is_user(&self, key: &ConversationKey, user: &v1::ChannelAccount) -> Result<(), Error> {
-        let bot = self.engine().bot_of(&key.channel);
-        if user.id.is_some() && bot.is_some_and(|bot| bot.id == user.id) {
-            return Err(Error::bad("from.id", "is the bot's: choose another"));
+    /// Refuses a user who is called as a bot is: any of them may be added to a conversation.
+    fn check_is_user(&self, user: &v1::ChannelAccount) -> Result<(), Error> {
+        let id = user.id.as_deref();
+        if id.is_some_and(|id| self.engine().is_bot(id)) {
+            return Err(Error::bad("from.id", "is a bot's: choose another"));
         }
         Ok(())
     }
@@ -231,10 +231,11 @@ impl DirectLine {
         user: Option<v1::ChannelAccount>,
         locale: Option<String>,
     ) -> Result<bool, Error> {
-        let bot = self.engine().bot_of(&key.channel);
+        let bots = self.engine().bots_of(&key.channel);
+        let bot = bots.first().cloned();
         let bot = bot.ok_or_else(|| engine::Error::ChannelUnknown(key.channel.clone()))?;
-        let from = user.clone().unwrap_or_else(|| bot.clone());
-        let members = std::iter::once(bot).chain(user).collect();
+        let from = user.clone().unwrap_or(bot);
+        let members = bots.into_iter().chain(user).collect();
         let update = self.membership(caller, key, members, from, locale);
         let posting = self
             .engine()

@@ -276,6 +276,8 @@ impl Stream {
                         });
                     }
                 }
+                // It asks for none.
+                Ok(Step::Receipts(_)) => {}
                 Err(engine::Error::FollowAgain | engine::Error::SequenceGone { .. }) => {
                     let (line, key) = (&self.reading.line, &self.reading.key);
                     self.follower = line.follow(key, self.follower.position()).await?;

@@ -7,12 +7,9 @@ use prost::Message;
 use serde_json::{Map, Value};
 
 use crate::activity::{Kind, Outline, json};
-use crate::engine::log::{Author, Entry};
+use crate::engine::log::{Author, Entry, HANDOVER, MEMBERSHIP};
 use crate::id::Sequence;
 use crate::proto::v1::Activity;
-
-/// What the id of an activity has in it that says who joined.
-pub(super) const MEMBERSHIP: &str = "|members-";
 
 /// When a client reads an activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +105,7 @@ pub(super) fn view_updated(original: &Entry, update: &Entry) -> Option<Value> {
 pub(super) fn view(entry: &Entry, moment: Moment) -> Option<Value> {
     let activity = Activity::decode(&*entry.activity).ok()?;
     let kind = Kind::from(activity.r#type.as_deref().unwrap_or_default());
-    if !is_visible(&kind, moment) {
+    if !is_visible(&kind, moment) || is_handover(entry) {
         return None;
     }
     let mut view = json::encode(&activity);
@@ -130,12 +127,20 @@ pub(super) fn view(entry: &Entry, moment: Moment) -> Option<Value> {
     if role == "bot" {
         copy_stream_info(members);
     }
-    // Clients hold back an answer to what they do not know, and they know no `conversationUpdate`.
+    // Clients hold back an answer to what they do not know, and they know no `conversationUpdate` and no
+    // word from bot to bot.
     let answered = members.get("replyToId").and_then(Value::as_str);
-    if answered.is_some_and(|id| id.contains(MEMBERSHIP)) {
+    let is_unknown = |id: &str| id.contains(MEMBERSHIP) || id.contains(HANDOVER);
+    if answered.is_some_and(is_unknown) {
         members.remove("replyToId");
     }
     Some(view)
+}
+
+/// Whether this is what one bot tells another of a conversation that it hands over. Clients cannot say
+/// what their activities are called, so that none of theirs is taken for one.
+fn is_handover(entry: &Entry) -> bool {
+    entry.author == Author::Channel && entry.activity_id.contains(HANDOVER)
 }
 
 fn is_visible(kind: &Kind, moment: Moment) -> bool {
@@ -199,6 +204,7 @@ mod tests {
             author,
             activity_id: decoded.id.clone().unwrap_or_default().into(),
             activity: decoded.encode_to_vec().into(),
+            bot_run: 0,
         })
     }
 
@@ -226,6 +232,16 @@ mod tests {
             let activity = json!({"type": kind, "id": "1", "name": "n"});
             assert!(seen(&activity, bot(), Moment::History).is_some(), "{kind}");
         }
+    }
+
+    #[test]
+    fn what_one_bot_tells_another_is_not_for_clients() {
+        let handover =
+            json!({"type": "event", "id": "c|handover-0000003", "name": "handoff.initiate"});
+        assert_eq!(seen(&handover, Author::Channel, Moment::Live), None);
+        assert_eq!(seen(&handover, Author::Channel, Moment::History), None);
+        let event = json!({"type": "event", "id": "c|0000003", "name": "handoff.initiate"});
+        assert!(seen(&event, Author::Channel, Moment::Live).is_some());
     }
 
     #[test]
@@ -314,6 +330,9 @@ mod tests {
     fn nothing_answers_what_clients_do_not_see() {
         let welcome = json!({"type": "message", "id": "1", "replyToId": "c|members-x"});
         let view = seen(&welcome, bot(), Moment::Live).expect("visible");
+        assert_eq!(view.get("replyToId"), None);
+        let taken_over = json!({"type": "message", "id": "1", "replyToId": "c|handover-0000003"});
+        let view = seen(&taken_over, bot(), Moment::Live).expect("visible");
         assert_eq!(view.get("replyToId"), None);
         let answer = json!({"type": "message", "id": "1", "replyToId": "c|0000002"});
         let view = seen(&answer, bot(), Moment::Live).expect("visible");

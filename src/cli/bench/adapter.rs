@@ -93,7 +93,8 @@ impl Adapter {
                         return Err(turnwire_client::Error::from(error)).context("the gateway refused a frame");
                     }
                     GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-                    GatewayFrame::Welcome(_) | GatewayFrame::Ephemeral(_) | GatewayFrame::Heartbeat(_) => {}
+                    // The others ask for nothing.
+                    _ => {}
                 },
                 () = &mut over => return Ok(self.measured),
             }

@@ -134,7 +134,8 @@ impl Poster {
                     .context("the gateway refused a frame");
             }
             GatewayFrame::Drain(_) => bail!("the gateway is going down"),
-            GatewayFrame::Welcome(_) | GatewayFrame::Ephemeral(_) | GatewayFrame::Heartbeat(_) => {}
+            // The others ask for nothing.
+            _ => {}
         }
         Ok(())
     }

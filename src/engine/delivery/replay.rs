@@ -37,6 +37,12 @@ impl Subscription {
         is_ahead || self.replays.contains(&entry)
     }
 
+    /// The dead letters that are to be handed over again, oldest first; the first may be held.
+    #[must_use]
+    pub fn replays(&self) -> std::collections::VecDeque<Sequence> {
+        self.replays.clone()
+    }
+
     /// The position of the dead letter that is handed over again, or is the next to be.
     #[must_use]
     pub fn replaying(&self) -> Option<Sequence> {

@@ -12,9 +12,6 @@ use crate::engine::retry;
 use crate::engine::round::Round;
 use crate::engine::session::{Acked, Event, Outcome, Refused, Session};
 use crate::id::DeliveryId;
-use crate::proto::storage;
-use crate::store::keys::Key;
-use crate::store::record;
 
 /// Shortest wait before an adapter's next attempt: its attempts have no limit, and what is tried
 /// again goes first.
@@ -38,8 +35,8 @@ impl Shard {
             if delivery.position > 0 {
                 return Outcome::OutOfOrder;
             }
-            if let Some(id) = &acks.channel_activity_id {
-                shard.keep_receipt(&delivery, id, round);
+            if let Some(said) = &acks.said {
+                shard.keep_receipt(delivery.place, said, round);
             }
             shard.finish(&delivery, round);
             Outcome::Ok
@@ -275,31 +272,6 @@ impl Shard {
         }
         subscription.finish(round.now);
         self.go_on(place.slot, place.seat, round);
-    }
-
-    /// Keeps what the channel calls an activity it was handed.
-    fn keep_receipt(&self, delivery: &Delivered, channel_activity_id: &str, round: &mut Round) {
-        let Delivered { id, place, .. } = *delivery;
-        let conversation = &self.conversations[place.slot];
-        let Some(entry) = conversation.seats[place.seat].subscription.entry_of(id) else {
-            return;
-        };
-        let key = Key::Receipt {
-            conversation: conversation.number,
-            sequence: entry.sequence,
-        };
-        // Only where something was changed can it be deleted already. An unreadable store shows when
-        // the round is written.
-        let may_be_deleted = conversation.last_change > entry.sequence;
-        let deleted = may_be_deleted
-            && self
-                .receipt(conversation, entry.sequence)
-                .is_ok_and(|receipt| receipt.deleted);
-        let receipt = storage::Receipt {
-            channel_activity_id: channel_activity_id.to_owned(),
-            deleted,
-        };
-        record::put(&mut round.batch, &key, &receipt);
     }
 
     fn count_ack(&self, outcome: Outcome) {

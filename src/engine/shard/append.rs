@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::{debug, info, warn};
 
+use super::bots::account;
 use super::once::Once;
 use super::queue::Lane;
 use super::residency::is_for;
@@ -42,17 +43,16 @@ pub(super) struct Answered {
     locale: Option<String>,
 }
 
-impl std::convert::From<Option<Box<v1::ConversationReference>>> for Answered {
-    fn from(reference: Option<Box<v1::ConversationReference>>) -> Self {
+impl Answered {
+    /// What a conversation reference leads back to.
+    pub(super) fn of(reference: Option<v1::ConversationReference>) -> Self {
         reference.map_or_else(Self::default, |reference| Self {
             reply_to_id: reference.activity_id,
             recipient: reference.user,
             locale: reference.locale,
         })
     }
-}
 
-impl Answered {
     /// What an answer to an activity is an answer to.
     pub(super) fn to(entry: &Entry) -> Self {
         Self {
@@ -180,7 +180,12 @@ impl Shard {
         self.check_disk(round.now)?;
         let slot = match slot {
             Some(slot) => slot,
-            None => self.start(&key, number, &draft, is_group, round)?,
+            None => {
+                let channel = self.settings.channels.get(&key.channel);
+                let unknown = || Error::ChannelUnknown(key.channel.clone());
+                let bot = channel.ok_or_else(unknown)?.bot.clone();
+                self.start(&key, number, &draft, is_group, &bot, round)?
+            }
         };
         self.conversations[slot].is_group |= is_group;
         let appended = self.write_inbound(slot, &draft, round);
@@ -213,13 +218,23 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
-        let bot = self.bot_of(session, slot)?;
+        let Subscriber::Bot(bot) = session.subscriber.clone() else {
+            return Err(Error::ConversationUnknown(key));
+        };
         let author = Author::Bot(bot.clone());
-        // Looked up before the fence: what was stored while the sender held the delivery stays its
-        // result, and nothing is written now.
+        // Looked up before the fence: what was stored while the sender held the delivery, or took part,
+        // stays its result, and nothing is written now.
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
+        }
+        if !self.takes_part(slot, &bot) {
+            return Err(match cites {
+                // It was removed, or has handed the conversation over, since.
+                Some(id) if self.held_by(session, id).is_none() => self.not_held(id),
+                // A bot may not learn of conversations that are not its own.
+                Some(_) | None => Error::ConversationUnknown(key),
+            });
         }
         let (answered, place) = self.cited(session, cites, slot)?;
         self.check_change(slot, &draft, &bot)?;
@@ -233,7 +248,7 @@ impl Shard {
         Ok(appended)
     }
 
-    fn append_for_backend(
+    pub(super) fn append_for_backend(
         &mut self,
         key: ConversationKey,
         draft: Draft,
@@ -243,15 +258,16 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Appended, Error> {
         let slot = self.resident(&key, round)?;
-        let bot = self.speaker(bot, slot)?;
+        let bot = self.speaker(slot, bot, reference.as_deref())?;
         let author = Author::Backend(bot.clone());
         let once = Once::new(self.conversations[slot].number, &author, keyed);
         if let Some(repeated) = self.seen(&once, slot, round)? {
             return Ok(repeated);
         }
+        self.check_takes_part(slot, &bot)?;
         self.check_change(slot, &draft, &bot)?;
         self.check_disk(round.now)?;
-        let answered = Answered::from(reference);
+        let answered = Answered::of(reference.map(|reference| *reference));
         let appended = self.write_outbound(slot, &draft, author, &answered, round);
         self.keep_result(once, &appended, round);
         Ok(appended)
@@ -266,18 +282,6 @@ impl Shard {
                 let key = self.conversations[slot].key.clone();
                 Err(Error::ConversationUnknown(key))
             }
-        }
-    }
-
-    /// The bot that a backend speaks for.
-    pub(super) fn speaker(&self, named: Option<BotId>, slot: usize) -> Result<BotId, Error> {
-        match named {
-            Some(bot) if self.takes_part(slot, &bot) => Ok(bot),
-            Some(bot) => Err(Error::BotAbsent {
-                bot,
-                conversation: self.conversations[slot].key.clone(),
-            }),
-            None => self.only_bot(slot),
         }
     }
 
@@ -298,29 +302,6 @@ impl Shard {
                 conversation: self.conversations[slot].key.clone(),
             }),
             None => Err(self.not_held(id)),
-        }
-    }
-
-    fn takes_part(&self, slot: usize, bot: &BotId) -> bool {
-        let seats = &self.conversations[slot].seats;
-        seats
-            .iter()
-            .any(|seat| matches!(&seat.reader, Reader::Bot(present) if present == bot))
-    }
-
-    fn only_bot(&self, slot: usize) -> Result<BotId, Error> {
-        let conversation = &self.conversations[slot];
-        let mut bots = conversation
-            .seats
-            .iter()
-            .filter_map(|seat| match &seat.reader {
-                // One that is not registered any more speaks no more.
-                Reader::Bot(bot) => self.settings.bots.contains_key(bot).then_some(bot),
-                Reader::Egress => None,
-            });
-        match (bots.next(), bots.next()) {
-            (Some(bot), None) => Ok(bot.clone()),
-            _ => Err(Error::BotAmbiguous(conversation.key.clone())),
         }
     }
 
@@ -349,27 +330,30 @@ impl Shard {
         Ok(())
     }
 
-    /// Starts a conversation: nothing is appended yet.
-    fn start(
+    /// Starts a conversation with a bot, which comes first, and those that belong to it: nothing is appended
+    /// yet.
+    pub(super) fn start(
         &mut self,
         key: &ConversationKey,
         number: ConversationNumber,
         draft: &Draft,
         is_group: bool,
+        bot: &BotId,
         round: &mut Round,
     ) -> Result<usize, Error> {
         let channels = &self.settings.channels;
         let unknown = || Error::ChannelUnknown(key.channel.clone());
         let channel = channels.get(&key.channel).ok_or_else(unknown)?;
-        let mut cursors = vec![(Reader::Bot(channel.bot.clone()), Cursor::default())];
+        // One of the channel's own does not come without the others.
+        let is_own = channel.bots().any(|own| own == bot);
+        let others = channel.bots().filter(|own| is_own && *own != bot);
+        let bots: Vec<_> = std::iter::once(bot).chain(others).cloned().collect();
+        let seats = bots.iter().map(|bot| Reader::Bot(bot.clone()));
+        let mut cursors: Vec<_> = seats.map(|bot| (bot, Cursor::default())).collect();
         if channel.outbound == Outbound::Queue {
             cursors.push((Reader::Egress, Cursor::default()));
         }
-        let account = self
-            .settings
-            .bots
-            .get(&channel.bot)
-            .map(|bot| bot.account.clone());
+        let account = self.settings.bots.get(bot).map(|bot| bot.account.clone());
         let stored = Stored {
             number,
             start_time: round.now,
@@ -388,13 +372,13 @@ impl Shard {
             ended: false,
             newest_time: Timestamp::default(),
             cursors,
+            heard: Vec::new(),
+            bot_run: 0,
+            bot_handovers: 0,
+            vacant: false,
         };
-        let listings = [
-            ListBy::All,
-            ListBy::Channel(&key.channel),
-            ListBy::Bot(&channel.bot),
-        ];
-        for by in listings {
+        let listings = [ListBy::All, ListBy::Channel(&key.channel)];
+        for by in listings.into_iter().chain(bots.iter().map(ListBy::Bot)) {
             let listing = Key::Listing {
                 by,
                 start: round.now,
@@ -413,7 +397,12 @@ impl Shard {
         entry.map_or_else(Answered::default, |entry| Answered::to(entry))
     }
 
-    fn write_inbound(&mut self, slot: usize, draft: &Draft, round: &mut Round) -> Appended {
+    pub(super) fn write_inbound(
+        &mut self,
+        slot: usize,
+        draft: &Draft,
+        round: &mut Round,
+    ) -> Appended {
         self.learn_members(slot, draft, round);
         self.freshen_reference(slot, draft, round);
         let id = match &draft.id {
@@ -478,13 +467,15 @@ impl Shard {
         let timestamp = self.conversations[slot].stamp(round.now);
         let conversation = &self.conversations[slot];
         let reference = &conversation.reference;
-        let account = author.bot().and_then(|bot| self.settings.bots.get(bot));
+        let account = author
+            .bot()
+            .map(|bot| account(&self.settings, reference, bot));
         draft.finish(&Stamp {
             id,
             timestamp,
             channel: conversation.key.channel.as_str(),
             conversation: conversation.account(),
-            from: account.map(|bot| &bot.account).or(reference.bot.as_ref()),
+            from: account.as_deref(),
             recipient: answered.recipient.as_ref().or(reference.user.as_ref()),
             reply_to_id: answered.reply_to_id.as_deref(),
             locale: answered.locale.as_deref().or(reference.locale.as_deref()),
@@ -493,7 +484,7 @@ impl Shard {
     }
 
     /// Appends an activity to the log and shows it to all who read it.
-    fn log(
+    pub(super) fn log(
         &mut self,
         slot: usize,
         author: Author,
@@ -507,7 +498,7 @@ impl Shard {
         if *kind == Kind::MessageDelete {
             // An unreadable store shows when the round is written.
             let conversation = &self.conversations[slot];
-            let _ = self.note_deletion(conversation, &activity_id, &mut round.batch);
+            let _ = self.note_deletion(conversation, &activity_id, round);
         }
         let conversation = &mut self.conversations[slot];
         let sequence = conversation.last.next();
@@ -517,9 +508,11 @@ impl Shard {
             Kind::EndOfConversation => conversation.ended = true,
             _ => {}
         }
+        conversation.note_author(&author);
         let entry = Arc::new(Entry {
             sequence,
             append_time: round.now,
+            bot_run: author.bot().map_or(0, |_| conversation.bot_run),
             author,
             activity_id: Arc::clone(&activity_id),
             activity,
@@ -537,9 +530,10 @@ impl Shard {
         if let Some(feed) = conversation.feed.upgrade() {
             round.publish(feed, &entry);
         }
+        self.note_bot_run(slot, &entry);
         for seat in 0..self.conversations[slot].seats.len() {
             let taken = &mut self.conversations[slot].seats[seat];
-            let is_for_it = is_for(&taken.reader, &entry);
+            let is_for_it = is_for(&self.settings, taken, &entry);
             if taken.subscription.learn(&entry, is_for_it) {
                 self.enqueue(slot, seat, Lane::Ready, round);
             }

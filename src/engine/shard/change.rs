@@ -4,13 +4,12 @@ use prost::Message as _;
 
 use super::Shard;
 use crate::activity::{Draft, Kind, Outline};
-use crate::engine::conversation::Conversation;
 use crate::engine::error::Error;
 use crate::engine::log;
-use crate::id::{BotId, ChannelId, Sequence};
-use crate::proto::{storage, v1};
+use crate::id::{BotId, ChannelId};
+use crate::proto::v1;
 use crate::store::keys::Key;
-use crate::store::{self, Batch, record};
+use crate::store::record;
 
 impl Shard {
     /// Refuses an update or a deletion that cannot be: of a channel that has none, or of what is no
@@ -56,48 +55,11 @@ impl Shard {
         }
         // A deletion that is in the air is not known here: who updates at the same time may be either
         // before it or after it, and readers of history hold to the deletion.
-        let is_deleted = self.receipt(conversation, position)?.deleted;
+        let is_deleted = self.stored_receipt(conversation, position)?.deleted;
         if is_deleted && draft.kind == Kind::MessageUpdate {
             return Err(unknown());
         }
         Ok(())
-    }
-
-    /// Notes that a message is deleted, so that nothing brings it back.
-    pub(super) fn note_deletion(
-        &self,
-        conversation: &Conversation,
-        id: &str,
-        batch: &mut Batch,
-    ) -> Result<(), store::Error> {
-        let Some(sequence) = log::position_of(&conversation.key.conversation, id) else {
-            return Ok(());
-        };
-        let receipt = storage::Receipt {
-            deleted: true,
-            ..self.receipt(conversation, sequence)?
-        };
-        let key = Key::Receipt {
-            conversation: conversation.number,
-            sequence,
-        };
-        record::put(batch, &key, &receipt);
-        Ok(())
-    }
-
-    /// What became of an outbound activity; nothing yet is a receipt as well.
-    pub(super) fn receipt(
-        &self,
-        conversation: &Conversation,
-        sequence: Sequence,
-    ) -> Result<storage::Receipt, store::Error> {
-        let key = Key::Receipt {
-            conversation: conversation.number,
-            sequence,
-        };
-        let stored = self.shared.store.get(&key)?;
-        let receipt = stored.map(|stored| record::decode_receipt(&key, stored));
-        Ok(receipt.transpose()?.unwrap_or_default())
     }
 
     /// Whether a channel can do something, by its configuration or by what its adapter declared.

@@ -91,8 +91,10 @@ impl Shard {
                 Ok(self.show_reply(slot, draft, Author::Bot(bot), &answered, round))
             }
             From::Backend { bot, reference } => {
-                let author = Author::Backend(self.speaker(bot, slot)?);
-                let answered = Answered::from(reference);
+                let bot = self.speaker(slot, bot, reference.as_deref())?;
+                self.check_takes_part(slot, &bot)?;
+                let author = Author::Backend(bot);
+                let answered = Answered::of(reference.map(|reference| *reference));
                 Ok(self.show_reply(slot, draft, author, &answered, round))
             }
         }
@@ -244,6 +246,7 @@ pub(super) fn ephemeral(
             author,
             activity_id,
             activity,
+            bot_run: 0,
         },
         stream,
     }

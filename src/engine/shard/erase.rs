@@ -67,6 +67,7 @@ impl Shard {
                 bot_id: &record.bot_id,
                 activity_id: &record.activity_id,
                 activity: &activity,
+                bot_run: record.bot_run,
                 // As it was: newer ones are elsewhere.
                 head: &record.head,
             };

@@ -14,6 +14,7 @@ use crate::engine::conversation::Reader;
 use crate::engine::delivery::Return;
 use crate::engine::error::Error;
 use crate::engine::log::{self, Author, Entry, Page};
+use crate::engine::receipt::Said;
 use crate::engine::round::Round;
 use crate::engine::settings::OnPoison;
 use crate::id::{BotId, Sequence};
@@ -39,6 +40,7 @@ impl Shard {
     /// Moves the activity a subscription has come to, which no session has any more, into the dead
     /// letters, and goes on as the bot wants it.
     pub(super) fn park(&mut self, place: Place, reason: &str, round: &mut Round) {
+        self.keep_receipt(place, &Said::Failed(reason.to_owned()), round);
         let Place { slot, seat } = place;
         let conversation = &self.conversations[slot];
         let taken = &conversation.seats[seat];

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::Shard;
+use super::bots::{account as account_of, bots};
 use crate::activity::erase::is_erased_member;
 use crate::activity::{Draft, Kind};
-use crate::engine::conversation::Conversation;
 use crate::engine::round::Round;
 use crate::id::Sequence;
 use crate::proto::v1;
@@ -15,11 +15,8 @@ use crate::store::record;
 impl Shard {
     /// Keeps the members: who joins, who leaves, and who speaks.
     pub(super) fn learn_members(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
+        let speaker = draft.from.as_ref().filter(|from| !self.is_bot(slot, from));
         let conversation = &mut self.conversations[slot];
-        let speaker = draft
-            .from
-            .as_ref()
-            .filter(|from| !is_bot(conversation, from));
         let joining = draft.members_added.iter().map(|account| (account, true));
         for (account, renew) in speaker
             .map(|account| (account, false))
@@ -75,16 +72,16 @@ impl Shard {
 
     /// Keeps the reference fresh: who last spoke for the user, in which language, called back where.
     pub(super) fn freshen_reference(&mut self, slot: usize, draft: &Draft, round: &mut Round) {
-        let conversation = &mut self.conversations[slot];
         let is_update = draft.kind == Kind::ConversationUpdate;
-        let users = |account: &&v1::ChannelAccount| !is_bot(conversation, account);
+        let users = |account: &&v1::ChannelAccount| !self.is_bot(slot, account);
         let user = if is_update {
             let joined = draft.members_added.iter().find(users);
-            joined.filter(|_| conversation.reference.user.is_none())
+            joined.filter(|_| self.conversations[slot].reference.user.is_none())
         } else {
             draft.from.as_ref().filter(users)
         };
         let user = user.cloned();
+        let conversation = &mut self.conversations[slot];
         let reference = &mut conversation.reference;
         let mut changed = conversation.last == Sequence::START;
         changed |= renew(&mut reference.user, user.as_ref());
@@ -106,16 +103,20 @@ impl Shard {
             record::put(&mut round.batch, &key, &conversation.conversation_record());
         }
     }
-}
 
-/// Whether an account is a bot of the conversation.
-fn is_bot(conversation: &Conversation, account: &v1::ChannelAccount) -> bool {
-    let bot = conversation
-        .reference
-        .bot
-        .as_ref()
-        .and_then(|bot| bot.id.as_ref());
-    account.id.is_some() && account.id.as_ref() == bot || account.role.as_deref() == Some("bot")
+    /// Whether an account is a bot of the conversation.
+    fn is_bot(&self, slot: usize, account: &v1::ChannelAccount) -> bool {
+        if account.role.as_deref() == Some("bot") {
+            return true;
+        }
+        let conversation = &self.conversations[slot];
+        let id = account.id.as_ref();
+        let named = conversation.reference.bot.as_ref();
+        let is = |bot: &v1::ChannelAccount| id.is_some() && bot.id.as_ref() == id;
+        let (settings, reference) = (&self.settings, &conversation.reference);
+        named.is_some_and(is)
+            || bots(conversation).any(|bot| is(&account_of(settings, reference, bot)))
+    }
 }
 
 /// Replaces `kept` by what was told, if anything was. Returns whether that changed it.

@@ -12,6 +12,7 @@ use super::{Shard, Unsorted};
 use crate::clock::Timestamp;
 use crate::engine::conversation::{Reader, Seat};
 use crate::engine::delivery::{Cursor, Subscription};
+use crate::engine::heard::Heard;
 use crate::engine::round::Round;
 use crate::engine::session::Subscriber;
 use crate::engine::settings::{Channel, Outbound, Settings};
@@ -37,6 +38,7 @@ impl Readers {
         settings: &Settings,
         key: &ConversationKey,
         readers: impl Iterator<Item = &'r Reader> + Clone,
+        vacant: bool,
     ) -> Self {
         let Some(Channel { bot, outbound, .. }) = settings.channels.get(&key.channel) else {
             return Self::default();
@@ -49,7 +51,8 @@ impl Readers {
         let has_egress = { readers }.any(|reader| *reader == Reader::Egress);
         let wants_egress = *outbound == Outbound::Queue;
         Self {
-            joins: (!stays).then(|| bot.clone()),
+            // One that was made vacant stays so until a bot is added.
+            joins: (!stays && !vacant).then(|| bot.clone()),
             egress: (has_egress != wants_egress).then_some(wants_egress),
         }
     }
@@ -129,7 +132,12 @@ impl Shard {
             return;
         }
         let readers = conversation.seats.iter().map(|seat| &seat.reader);
-        let readers = Readers::of(&self.settings, &conversation.key, readers);
+        let readers = Readers::of(
+            &self.settings,
+            &conversation.key,
+            readers,
+            conversation.vacant,
+        );
         if readers.are_as_before() {
             return;
         }
@@ -152,9 +160,14 @@ impl Shard {
         let subscriber = self.subscriber(&subscriber);
         let conversation = &mut self.conversations[slot];
         let last = conversation.last;
+        let heard = match reader {
+            Reader::Bot(_) => Heard::after(last),
+            Reader::Egress => Heard::default(),
+        };
         conversation.seats.push(Seat {
             reader,
             subscriber,
+            heard,
             subscription: Subscription::new(here_now(last), last, VecDeque::new()),
             avoid: None,
             waits_until: None,

@@ -13,8 +13,10 @@ use crate::engine::command::Followed;
 use crate::engine::conversation::{Conversation, Reader, Seat, Stored};
 use crate::engine::delivery::{self, Subscription};
 use crate::engine::error::Error;
+use crate::engine::heard::Heard;
 use crate::engine::log::{self, Page};
 use crate::engine::round::Round;
+use crate::engine::settings::{Hears, Settings};
 use crate::id::{ConversationKey, Sequence};
 use crate::store::keys::Key;
 use crate::store::{Durability, Order};
@@ -59,10 +61,14 @@ impl Shard {
             bucket: stored.bucket,
             last_change: stored.last_change,
             ended: stored.ended,
+            bot_run: stored.bot_run,
+            bot_handovers: stored.bot_handovers,
+            vacant: stored.vacant,
             stamped: stored.newest_time,
             seats,
             feed: Weak::new(),
             known_members: Default::default(),
+            scheduled: None,
             // A conversation that was let go with something unfinished has kept its mark.
             marked_live: stored
                 .cursors
@@ -96,7 +102,7 @@ impl Shard {
     ) -> Result<Vec<Seat>, Error> {
         let mut readers = stored.cursors.clone();
         let present = readers.iter().map(|(reader, _)| reader);
-        let change = Readers::of(&self.settings, key, present);
+        let change = Readers::of(&self.settings, key, present, stored.vacant);
         if let Some(bot) = change.joins {
             list(key, stored.start_time, &bot, round);
             readers.push((Reader::Bot(bot), here_now(stored.last)));
@@ -106,6 +112,20 @@ impl Shard {
             Some(false) => readers.retain(|(reader, _)| *reader != Reader::Egress),
             None => {}
         }
+        // Who joins now has no cursor there yet.
+        let heard = |reader: &Reader| {
+            let noted = stored
+                .heard
+                .iter()
+                .find(|(bot, _)| matches!(reader, Reader::Bot(of) if of == bot));
+            let is_bot = matches!(reader, Reader::Bot(_));
+            let is_new = is_bot && stored.cursors.iter().all(|(known, _)| known != reader);
+            match noted {
+                Some((_, heard)) => heard.clone(),
+                None if is_new => Heard::after(stored.last),
+                None => Heard::default(),
+            }
+        };
         let mut seats = Vec::with_capacity(readers.len());
         for (reader, cursor) in readers {
             let replays = match cursor.replays {
@@ -119,6 +139,7 @@ impl Shard {
             }
             seats.push(Seat {
                 subscriber,
+                heard: heard(&reader),
                 reader,
                 subscription,
                 avoid: None,
@@ -172,6 +193,7 @@ impl Shard {
             feed: conversation.feed(),
             first: conversation.first,
             last: conversation.last,
+            settled: conversation.settled(),
         })
     }
 
@@ -326,7 +348,7 @@ impl Shard {
                 return Err(gap(&conversation.key, after));
             }
             for entry in &entries {
-                let is_for_it = is_for(&taken.reader, entry);
+                let is_for_it = is_for(&self.settings, taken, entry);
                 taken.subscription.learn(entry, is_for_it);
             }
         }
@@ -345,11 +367,25 @@ pub(super) enum Filled {
 }
 
 /// Whether a reader is to be handed an entry.
-pub(super) fn is_for(reader: &Reader, entry: &log::Entry) -> bool {
-    match (reader, entry.author.bot()) {
-        // A bot is not told what bots say, itself included.
-        (Reader::Bot(_), author) => author.is_none(),
-        (Reader::Egress, author) => author.is_some(),
+///
+/// Says the same whenever it is asked: it looks at nothing that changes while the entry waits, but for
+/// the configuration.
+pub(super) fn is_for(settings: &Settings, seat: &Seat, entry: &log::Entry) -> bool {
+    let author = entry.author.bot();
+    let Reader::Bot(bot) = &seat.reader else {
+        return author.is_some();
+    };
+    if seat.heard.is_done(entry.sequence) {
+        return false;
+    }
+    match author {
+        None => true,
+        // What a bot says is never told to itself, whichever way it said it.
+        Some(author) => {
+            author != bot
+                && settings.hears(bot) == Hears::Everyone
+                && entry.bot_run <= settings.limits.bot_run
+        }
     }
 }
 

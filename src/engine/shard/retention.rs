@@ -15,6 +15,7 @@ use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
 use crate::engine::round::Round;
 use crate::engine::shard_of;
+use crate::id::Sequence;
 use crate::store::Order;
 use crate::store::keys::{self, Key, KeyRange};
 
@@ -22,6 +23,8 @@ use crate::store::keys::{self, Key, KeyRange};
 const BUCKET: Duration = Duration::from_secs(3600);
 /// Notes of conversations looked at in one round.
 const NOTES_PER_ROUND: usize = 16;
+/// Bots, former ones included, whose dead letters in one conversation are looked for at a time.
+const LETTERS_OF: usize = 64;
 /// Entries removed from one conversation in one round, or results.
 const REMOVED_PER_ROUND: usize = 1_000;
 
@@ -197,6 +200,7 @@ impl Shard {
             return Ok(trimmed);
         };
         let first = last.sequence.next();
+        self.forget_letters(slot, first, round)?;
         for entry in removed {
             let (conversation, sequence) = (conversation.number, entry.sequence);
             round.batch.delete(&Key::Activity {
@@ -227,6 +231,47 @@ impl Shard {
             self.go_on(slot, seat, round);
         }
         Ok(trimmed)
+    }
+
+    /// Removes the dead letters before `first` of bots that take part no more. Whose they are, only the letters
+    /// say: there is a look at the store for each bot that ever left some.
+    fn forget_letters(&self, slot: usize, first: Sequence, round: &mut Round) -> Result<(), Error> {
+        let number = self.conversations[slot].number;
+        let mut range = KeyRange::dead_letters(number);
+        for _ in 0..LETTERS_OF {
+            let mut next = None;
+            let mut corrupt = None;
+            self.shared
+                .store
+                .scan(&range, Order::Ascending, &mut |key, _| {
+                    match keys::decode_dead_letter(key) {
+                        Ok((_, _, sequence)) if sequence < first => {
+                            round.batch.delete_encoded(key);
+                            ControlFlow::Continue(())
+                        }
+                        Ok((conversation, bot, _)) => {
+                            // The rest of this bot's are kept: on to those of the next one.
+                            let last = Key::DeadLetter {
+                                conversation,
+                                bot,
+                                sequence: Sequence(u64::MAX),
+                            };
+                            next = Some(last.encode());
+                            ControlFlow::Break(())
+                        }
+                        Err(error) => {
+                            corrupt = Some(error);
+                            ControlFlow::Break(())
+                        }
+                    }
+                })?;
+            if let Some(error) = corrupt {
+                return Err(error.into());
+            }
+            let Some(next) = next else { break };
+            range = range.after(&next);
+        }
+        Ok(())
     }
 
     /// Removes results that are never looked up again. One shard does it for all.

@@ -439,7 +439,7 @@ impl Shard {
         for number in numbers {
             self.break_off(number, &mut round);
         }
-        round.conclude(&self.settings.limits);
+        round.conclude(&self.settings.limits, &self.shared.metrics);
     }
 
     /// Takes back streams that ended in a round which was not written: what ended them did not happen,
@@ -464,7 +464,7 @@ impl Shard {
                 && live.left_until.is_none()
                 && !std::mem::replace(&mut live.is_superseded, true)
             {
-                self.cancel(number, CancelReason::Superseded, round);
+                self.tell_cancelled(number, CancelReason::Superseded, round);
             }
         }
     }
@@ -482,7 +482,7 @@ impl Shard {
             if live.left_until.is_some() {
                 self.break_off(number, round);
             } else {
-                self.cancel(number, CancelReason::UserStopped, round);
+                self.tell_cancelled(number, CancelReason::UserStopped, round);
             }
         }
     }
@@ -498,16 +498,16 @@ impl Shard {
                 continue;
             }
             if live.is_superseded {
-                self.cancel(number, CancelReason::Superseded, round);
+                self.tell_cancelled(number, CancelReason::Superseded, round);
             }
             if live.stream.is_stopped() {
-                self.cancel(number, CancelReason::UserStopped, round);
+                self.tell_cancelled(number, CancelReason::UserStopped, round);
             }
         }
     }
 
     /// Tells the session that is making a reply how it is wanted.
-    fn cancel(&self, number: u64, why: CancelReason, round: &mut Round) {
+    fn tell_cancelled(&self, number: u64, why: CancelReason, round: &mut Round) {
         let Some(live) = self.streams.live.get(&number) else {
             return;
         };

@@ -7,7 +7,7 @@
 //!
 //! While a flight is in the air, the store lacks what it writes. Nothing that the deciding of commands
 //! reads may depend on that: conversations that it changed are in memory, and stay there, since they
-//! are let go only as a round ends; results and removed members are looked up in the flight as well;
+//! are let go only as a round ends; results, receipts and removed members are looked up in the flight as well;
 //! and logs are read when a round ends, or up to what is durable.
 
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Shard {
         let changed = self.put_heads(&mut round);
         if round.batch.is_empty() {
             debug_assert!(round.documents.is_empty(), "a write of one is in the batch");
-            round.conclude(&self.settings.limits);
+            round.conclude(&self.settings.limits, &self.shared.metrics);
             return None;
         }
         let batch = std::mem::take(&mut round.batch);
@@ -93,7 +93,7 @@ impl Shard {
                     self.conversations[slot].durable = last;
                 }
                 self.shared.pending.land(&round.documents);
-                round.conclude(&self.settings.limits);
+                round.conclude(&self.settings.limits, &self.shared.metrics);
                 open
             }
             Err(failure) => {

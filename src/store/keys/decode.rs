@@ -3,7 +3,9 @@
 use super::{ABOUT_BOT, ABOUT_CONVERSATION, ABOUT_CONVERSATION_USER, ABOUT_USER};
 use super::{LIST_ALL, LIST_BOT, LIST_CHANNEL, LIST_USER, Table};
 use crate::clock::Timestamp;
-use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{
+    ChannelId, ConversationId, ConversationKey, ConversationNumber, ScheduleId, Sequence,
+};
 use crate::store::Error;
 
 /// Reads the sequence of an encoded [`Key::Activity`](super::Key::Activity).
@@ -130,6 +132,28 @@ pub fn decode_state(key: &[u8]) -> Result<&str, Error> {
     })
 }
 
+/// Reads the id of an encoded [`Key::Scheduled`](super::Key::Scheduled).
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_scheduled(key: &[u8]) -> Result<ScheduleId, Error> {
+    Parts::of(key, Table::Scheduled)?.finish(|parts| {
+        parts.number()?;
+        parts.schedule()
+    })
+}
+
+/// Reads the id and conversation of an encoded [`Key::ScheduledDue`](super::Key::ScheduledDue).
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_scheduled_due(key: &[u8]) -> Result<(ScheduleId, ConversationKey), Error> {
+    Parts::of(key, Table::ScheduledDue)?
+        .finish(|parts| Some((parts.schedule()?, owned(parts.conversation()?))))
+}
+
 /// The parts of a key that are still to be read.
 struct Parts<'k> {
     table: Table,
@@ -182,6 +206,13 @@ impl<'k> Parts<'k> {
 
     fn sequence(&mut self) -> Option<Sequence> {
         self.u64().map(Sequence)
+    }
+
+    fn schedule(&mut self) -> Option<ScheduleId> {
+        Some(ScheduleId {
+            due_ms: self.u64()?,
+            number: self.u64()?,
+        })
     }
 
     fn text(&mut self) -> Option<&'k str> {

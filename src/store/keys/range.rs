@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::{About, Key, ListBy, Table, put_about, put_list, put_number, successor};
 use crate::clock::Timestamp;
-use crate::id::{BotId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{BotId, ConversationKey, ConversationNumber, ScheduleId, Sequence};
 
 /// Keys next to each other: from the first, included, to the end, not included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,32 @@ impl KeyRange {
         Self {
             table: Some(Table::State),
             start,
+            end,
+        }
+    }
+
+    /// Sends of a conversation that wait for their time, in order of time; those after `after` when it is
+    /// given, whether or not it still waits.
+    #[must_use]
+    pub fn scheduled(conversation: ConversationNumber, after: Option<ScheduleId>) -> Self {
+        let mut range = Self::of(Table::Scheduled, conversation);
+        if let Some(id) = after {
+            range.start = successor(Key::Scheduled { conversation, id });
+        }
+        range
+    }
+
+    /// Notes of sends that are due up to a time, the earliest first.
+    #[must_use]
+    pub fn scheduled_due(until: Timestamp) -> Self {
+        let mut end = vec![Table::ScheduledDue.tag()];
+        match until.0.checked_add(1) {
+            Some(after) => end.extend_from_slice(&after.to_be_bytes()),
+            None => end[0] += 1,
+        }
+        Self {
+            table: Some(Table::ScheduledDue),
+            start: vec![Table::ScheduledDue.tag()],
             end,
         }
     }

@@ -84,6 +84,11 @@ proptest! {
         prop_assert_eq!(decode_generation(&key.encode())?, generation);
         let key = Key::DeadLetter { conversation: of, bot: &text, sequence }.encode();
         prop_assert_eq!(decode_dead_letter(&key)?, (of, text.as_str(), sequence));
+        let id = ScheduleId { due_ms: number, number: generation.into() };
+        let key = Key::Scheduled { conversation: of, id };
+        prop_assert_eq!(decode_scheduled(&key.encode())?, id);
+        let key = Key::ScheduledDue { id, conversation: &conversation };
+        prop_assert_eq!(decode_scheduled_due(&key.encode())?, (id, conversation.clone()));
         let start = Timestamp(number);
         let encoded = with_list(&list, |by| {
             Key::Listing { by, start, conversation: &conversation }.encode()
@@ -117,6 +122,14 @@ proptest! {
                 Key::DeadLetter { conversation: of, bot: &text, sequence },
                 Key::Receipt { conversation: of, sequence },
                 Key::SigningKey,
+                Key::Scheduled {
+                    conversation: of,
+                    id: ScheduleId { due_ms: number, number: 1 },
+                },
+                Key::ScheduledDue {
+                    id: ScheduleId { due_ms: number, number: 1 },
+                    conversation,
+                },
             ] {
                 assert_eq!(key.encode().len(), key.encoded_len(), "{key:?}");
                 assert_eq!(key.encode().first(), Some(&key.table().tag()));
@@ -216,7 +229,31 @@ proptest! {
     }
 
     #[test]
-    fn other_bytes_are_an_error_and_no_panic(bytes: Vec<u8>, tag in 0..14_u8) {
+    fn what_is_due_is_what_is_due_up_to_a_time(
+        conversation in conversation(), due in number(), of in number(), until in number(),
+    ) {
+        let id = ScheduleId { due_ms: due, number: of };
+        let key = Key::ScheduledDue { id, conversation: &conversation }.encode();
+        let range = KeyRange::scheduled_due(Timestamp(until));
+        prop_assert_eq!(contains(&range, &key), due <= until);
+    }
+
+    #[test]
+    fn scheduled_sends_are_those_of_a_conversation_after_one_in_order_of_time(
+        of in number(), other in number(), a in (number(), number()), b in (number(), number()),
+    ) {
+        let (of, other) = (ConversationNumber(of), ConversationNumber(other));
+        let id = |(due, number)| ScheduleId { due_ms: due, number };
+        let key = |conversation, id| Key::Scheduled { conversation, id }.encode();
+        prop_assert_eq!(key(of, id(a)).cmp(&key(of, id(b))), a.cmp(&b));
+        let all = KeyRange::scheduled(of, None);
+        prop_assert_eq!(contains(&all, &key(other, id(a))), of == other);
+        let rest = KeyRange::scheduled(of, Some(id(a)));
+        prop_assert_eq!(contains(&rest, &key(of, id(b))), b > a);
+    }
+
+    #[test]
+    fn other_bytes_are_an_error_and_no_panic(bytes: Vec<u8>, tag in 0..16_u8) {
         let mut key = vec![tag];
         key.extend(bytes);
         let _ = decode_activity(&key);
@@ -227,17 +264,21 @@ proptest! {
         let _ = decode_dead_letter(&key);
         let _ = decode_receipt(&key);
         let _ = decode_state(&key);
+        let _ = decode_scheduled(&key);
+        let _ = decode_scheduled_due(&key);
     }
 }
 
 #[test]
 fn tags_are_those_on_disk() {
-    for (index, table) in Table::ALL.into_iter().enumerate() {
-        assert_eq!(usize::from(table.tag()), index + 1);
+    let tags = Table::ALL.map(Table::tag);
+    assert_eq!(tags, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    for table in Table::ALL {
         assert_eq!(Table::from_tag(table.tag()), Some(table));
     }
-    assert_eq!(Table::from_tag(0), None);
-    assert_eq!(Table::from_tag(14), None);
+    for free in [0, 16] {
+        assert_eq!(Table::from_tag(free), None);
+    }
 }
 
 #[test]

@@ -35,6 +35,7 @@ async fn backend(gateway: &Gateway, chat: &Chat, said: v1::Activity) -> String {
         bot_id: "echo".to_owned(),
         activity: Some(said.into()),
         request_id: String::new(),
+        ..Default::default()
     };
     let sent = within(
         "a send",

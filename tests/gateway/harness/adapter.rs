@@ -9,6 +9,7 @@ use tonic::{Status, Streaming};
 use turnwire::proto::v1;
 use turnwire::proto::v1::attach_request::Frame as Asked;
 use turnwire::proto::v1::attach_response::Frame;
+use turnwire::proto::v1::conversation_created::Result as Begun;
 use turnwire::proto::v1::outcome::Result as Said;
 
 use super::{Wire, text, wire, within};
@@ -198,6 +199,47 @@ impl Adapter {
             .iter()
             .find(|frame| matches!(frame, Frame::Outbound(_)));
         assert!(more.is_none(), "{more:?}");
+    }
+
+    /// The next request to begin a conversation.
+    pub(crate) async fn next_creation(&mut self) -> v1::CreateConversation {
+        let creation = |frame: &Frame| match frame {
+            Frame::CreateConversation(creation) => Some(creation.clone()),
+            _ => None,
+        };
+        self.next("a CreateConversation", creation).await
+    }
+
+    /// Checks that the channel was not asked for a conversation that a test has not taken.
+    pub(crate) async fn expect_no_creation(&mut self) {
+        self.barrier().await;
+        let more = self
+            .pending
+            .iter()
+            .find(|frame| matches!(frame, Frame::CreateConversation(_)));
+        assert!(more.is_none(), "{more:?}");
+    }
+
+    /// Answers a request to begin a conversation, without waiting.
+    pub(crate) fn answer(&self, request_id: &str, result: Begun) {
+        self.write(Asked::ConversationCreated(v1::ConversationCreated {
+            request_id: request_id.to_owned(),
+            result: Some(result),
+        }));
+    }
+
+    /// Begins the conversation that the channel is asked for next.
+    pub(crate) async fn begins(&mut self, conversation: &str) -> v1::CreateConversation {
+        let asked = self.next_creation().await;
+        let created = v1::Created {
+            conversation: Some(v1::ConversationAccount {
+                id: Some(conversation.to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        self.answer(&asked.request_id, Begun::Created(created));
+        asked
     }
 
     /// Says what became of an outbound activity.

@@ -320,6 +320,25 @@ impl Bot {
         assert_eq!((end.code(), wire::reason(&end).as_str()), (code, why));
     }
 
+    /// The next receipt.
+    pub(crate) async fn expect_receipt(&mut self) -> v1::Receipt {
+        let receipt = |frame: &Frame| match frame {
+            Frame::Receipt(receipt) => Some(receipt.clone()),
+            _ => None,
+        };
+        self.next("a receipt", receipt).await
+    }
+
+    /// Checks that no receipt was told that a test has not taken.
+    pub(crate) async fn expect_no_receipt(&mut self) {
+        self.barrier().await;
+        let more = self
+            .pending
+            .iter()
+            .find(|frame| matches!(frame, Frame::Receipt(_)));
+        assert!(more.is_none(), "{more:?}");
+    }
+
     async fn results(&mut self, ids: &[u64]) -> Vec<v1::DeliveryResult> {
         let mut results = Vec::new();
         while results.len() < ids.len() {

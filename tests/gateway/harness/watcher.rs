@@ -24,9 +24,9 @@ impl Watcher {
         let request = v1::WatchConversationRequest {
             conversation: Some(name("web", conversation)),
             start,
-            with_ephemeral: false,
+            ..Default::default()
         };
-        Self::open(wire, request).await
+        Self::begin(wire, request).await
     }
 
     /// One who watches a conversation from its end on, and wants what is ephemeral, too.
@@ -35,17 +35,29 @@ impl Watcher {
             conversation: Some(name(channel, conversation)),
             start: Some(Start::OnlyNew(true)),
             with_ephemeral: true,
+            ..Default::default()
         };
-        let watcher = Self::open(wire, request).await;
+        let watcher = Self::begin(wire, request).await;
         watcher.expect("it may watch")
     }
 
-    async fn open(wire: &Wire, request: v1::WatchConversationRequest) -> Result<Self, Status> {
+    pub(crate) async fn begin(
+        wire: &Wire,
+        request: v1::WatchConversationRequest,
+    ) -> Result<Self, Status> {
         let mut client = wire.conversations();
         let steps = within("a watch", client.watch_conversation(request)).await?;
         Ok(Self {
             steps: steps.into_inner(),
         })
+    }
+
+    /// The next step must be a receipt.
+    pub(crate) async fn expect_receipt(&mut self) -> v1::Receipt {
+        match self.step().await.expect("a step") {
+            Step::Receipt(receipt) => receipt,
+            other => panic!("no receipt but {other:?}"),
+        }
     }
 
     pub(crate) async fn step(&mut self) -> Result<Step, Status> {
@@ -61,6 +73,7 @@ impl Watcher {
                 Step::Entry(entry) => return entry,
                 Step::Position(_) => {}
                 Step::Ephemeral(shown) => panic!("no entry but {shown:?}"),
+                Step::Receipt(receipt) => panic!("a receipt that nobody asked for: {receipt:?}"),
             }
         }
     }
@@ -71,7 +84,7 @@ impl Watcher {
             match self.step().await.expect("a step") {
                 Step::Ephemeral(shown) => return shown,
                 Step::Position(_) => {}
-                Step::Entry(entry) => panic!("nothing ephemeral but {entry:?}"),
+                other => panic!("nothing ephemeral but {other:?}"),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A bot: how it is set up, and how it comes back when its session is lost.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::session::Session;
 use super::stream::BotStream;
 use super::turn::{Reply, Turn, TurnError};
 use crate::backoff::Backoff;
-use crate::proto::{Ephemeral, Hello};
+use crate::proto::{Ephemeral, Hello, Receipt};
 use crate::{Client, Error};
 
 /// A session that lasted this long was a success, and the next failure is a first one again.
@@ -42,15 +43,32 @@ pub struct BotBuilder {
     pub(super) concurrency: usize,
     pub(super) grace: Duration,
     pub(super) on_ephemeral: Option<OnEphemeral>,
+    pub(super) on_receipt: Option<OnReceipt>,
 }
 
 /// Who is told what is ephemeral.
 #[derive(Clone)]
 pub(super) struct OnEphemeral(pub(super) Arc<dyn Fn(Ephemeral) + Send + Sync>);
 
-impl std::fmt::Debug for OnEphemeral {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for OnEphemeral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnEphemeral(..)")
+    }
+}
+
+/// What is done with receipts.
+#[derive(Clone)]
+pub(super) struct OnReceipt(Arc<dyn Fn(Receipt) + Send + Sync>);
+
+impl OnReceipt {
+    pub(super) fn call(&self, receipt: Receipt) {
+        (self.0)(receipt);
+    }
+}
+
+impl fmt::Debug for OnReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnReceipt")
     }
 }
 
@@ -66,6 +84,7 @@ impl Bot {
             concurrency: 64,
             grace: Duration::from_secs(10),
             on_ephemeral: None,
+            on_receipt: None,
         }
     }
 
@@ -192,6 +211,18 @@ impl BotBuilder {
         self
     }
 
+    /// Asks what becomes of the bot's activities on their channels, and does this with each receipt. It is
+    /// called between frames and must not block; a channel's sender is a good thing to call.
+    ///
+    /// Receipts are best effort: those that come while the bot is away, or faster than it reads, are not
+    /// told again. The durable ones are in the transcript
+    /// ([`LogEntry::receipt`](crate::proto::LogEntry::receipt)).
+    #[must_use]
+    pub fn on_receipt(mut self, told: impl Fn(Receipt) + Send + Sync + 'static) -> Self {
+        self.on_receipt = Some(OnReceipt(Arc::new(told)));
+        self
+    }
+
     /// Makes the bot; it connects when it is run.
     #[must_use]
     pub fn build(self, client: &Client) -> Bot {
@@ -212,6 +243,7 @@ impl BotBuilder {
             bot_id: self.bot_id.clone(),
             instance_id: self.instance_id.clone(),
             credit: Some(self.meter().whole()),
+            want_receipts: self.on_receipt.is_some(),
             ..Hello::default()
         }
     }
@@ -237,5 +269,11 @@ mod tests {
         let ids = [Bot::builder("b"), Bot::builder("b")].map(|bot| bot.hello().instance_id);
         assert_ne!(ids[0], ids[1]);
         assert_eq!(Bot::builder("b").instance_id("x").hello().instance_id, "x");
+    }
+
+    #[test]
+    fn receipts_are_asked_for_only_by_who_does_something_with_them() {
+        assert!(!Bot::builder("b").hello().want_receipts);
+        assert!(Bot::builder("b").on_receipt(drop).hello().want_receipts);
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::builder::{BotBuilder, OnEphemeral};
+use super::builder::{BotBuilder, OnEphemeral, OnReceipt};
 use super::credit::Meter;
 use super::early::{Early, Unanswered};
 use super::ending::{End, Ending, duration, sleep_until};
@@ -74,6 +74,7 @@ pub(super) struct Session<H> {
     early_sender: mpsc::Sender<Early>,
     on_ephemeral: Option<OnEphemeral>,
     unanswered: Unanswered,
+    on_receipt: Option<OnReceipt>,
     last_heard: Instant,
     had_work: bool,
 }
@@ -104,6 +105,7 @@ where
             early_sender,
             on_ephemeral: settings.on_ephemeral.clone(),
             unanswered: Unanswered::default(),
+            on_receipt: settings.on_receipt.clone(),
             last_heard: Instant::now(),
             had_work: true,
         }
@@ -209,9 +211,6 @@ where
                 self.answer_send(&client_id, sent(result));
             }
             GatewayFrame::Heartbeat(heartbeat) => self.heard(&heartbeat, ending),
-            // A second Drain says nothing new, and a Welcome comes once. What went elsewhere is held
-            // no more: nothing of it is to be stopped.
-            GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) | GatewayFrame::Revoked(_) => {}
             GatewayFrame::Error(error) => self.refused(error, ending),
             GatewayFrame::Cancel(cancel) => {
                 if let Some(held) = self.held.get(&cancel.delivery_id) {
@@ -223,6 +222,14 @@ where
                     told(ephemeral);
                 }
             }
+            GatewayFrame::Receipt(receipt) => {
+                if let Some(told) = &self.on_receipt {
+                    told.call(receipt);
+                }
+            }
+            // A second Drain says nothing new, and a Welcome comes once. What went elsewhere is held
+            // no more: nothing of it is to be stopped.
+            GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) | GatewayFrame::Revoked(_) => {}
         }
     }
 

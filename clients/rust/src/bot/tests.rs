@@ -11,8 +11,8 @@ use super::{Bot, BotBuilder, BotFrame, GatewayFrame, Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::{
     self, AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Cancel, CancelReason, Commit,
-    ConversationName, Delivery, DeliveryResult, Drain, Ephemeral, Nack, NackMode, Partial, Retry,
-    SendResult, StateScope, StateWrite, SubscribeResponse, Welcome,
+    ConversationName, Delivery, DeliveryResult, Drain, Ephemeral, Nack, NackMode, Partial, Receipt,
+    Retry, SendResult, StateScope, StateWrite, SubscribeResponse, Welcome,
 };
 use crate::stage::{BotLink, Stage};
 
@@ -451,4 +451,26 @@ async fn who_asks_is_told_what_is_ephemeral() {
     };
     link.send(GatewayFrame::Ephemeral(typing.clone())).await;
     assert_eq!(heard.recv().await, Some(typing));
+}
+
+#[tokio::test]
+async fn a_bot_that_wants_receipts_is_handed_each() {
+    let mut stage = Stage::new().await;
+    let (told, mut receipts) = tokio::sync::mpsc::unbounded_channel();
+    let settings = Bot::builder("b").on_receipt(move |receipt| {
+        let _ = told.send(receipt);
+    });
+    let _running = run(&stage, settings, handler);
+    let mut link = stage.bot().await;
+    link.welcome().await;
+    for sequence in 1..=2 {
+        let receipt = Receipt {
+            sequence,
+            ..Receipt::default()
+        };
+        link.send(GatewayFrame::Receipt(receipt)).await;
+    }
+    let told = [receipts.recv().await, receipts.recv().await];
+    let sequences = told.map(|receipt| receipt.expect("a receipt").sequence);
+    assert_eq!(sequences, [1, 2]);
 }

@@ -8,12 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Posted;
+use super::creation::{self, Creations};
 use super::outbound::Outbounds;
 use super::stream::{ChannelReceiver, ChannelSender, ChannelStream};
 use crate::proto::attach_response::Frame as GatewayFrame;
+use crate::proto::conversation_created::Result as CreationResult;
 use crate::proto::{
-    Activity, AdapterHeartbeat, AttachHello, ChannelCapabilities, ConversationName, Ephemeral,
-    Outbound, Post, PostResult, StreamStopped,
+    Activity, AdapterHeartbeat, AttachHello, ChannelCapabilities, ConversationName,
+    CreateConversation, Ephemeral, Outbound, Post, PostResult, Refused, RetryLater, StreamStopped,
 };
 use crate::{Client, Error};
 
@@ -74,6 +76,7 @@ impl Attachment {
         options: AttachmentOptions,
     ) -> Result<(Self, Outbounds), Error> {
         let max_outstanding = options.max_outstanding.clamp(1, 100_000);
+        let creates = options.capabilities.create;
         let hello = AttachHello {
             channel_id: options.channel_id,
             instance_id: options.instance_id,
@@ -88,15 +91,18 @@ impl Attachment {
             .unwrap_or(Duration::from_secs(20));
         // One more than the gateway sends without an outcome: the reason of the end.
         let (outbounds, queue) = mpsc::channel(max_outstanding as usize + 1);
+        let (creations, asked) = mpsc::channel(creation::WAITING);
         let posts = Posts::default();
         let reader = Reader {
             receiver,
+            sender: sender.clone(),
             posts: posts.clone(),
             outbounds,
             ephemerals: options.ephemerals,
+            creations,
             interval,
         };
-        tokio::spawn(reader.run(sender.clone()));
+        tokio::spawn(reader.run());
         let attachment = Self {
             sender: sender.clone(),
             posts,
@@ -104,7 +110,17 @@ impl Attachment {
                 options.max_posts.clamp(1, Semaphore::MAX_PERMITS),
             )),
         };
-        Ok((attachment, Outbounds { queue, sender }))
+        // Of an adapter that does not create the queue is closed, and so requests are refused.
+        let creations = creates.then(|| Creations {
+            queue: asked,
+            sender: sender.clone(),
+        });
+        let outbounds = Outbounds {
+            queue,
+            sender,
+            creations,
+        };
+        Ok((attachment, outbounds))
     }
 
     /// Appends an activity that a user, or the channel itself, made, and waits until it is durable.
@@ -227,15 +243,17 @@ impl Posts {
 /// The one task of an attachment.
 struct Reader {
     receiver: ChannelReceiver,
+    sender: ChannelSender,
     posts: Posts,
     outbounds: mpsc::Sender<Result<Outbound, Error>>,
     ephemerals: Option<mpsc::Sender<Ephemeral>>,
+    creations: mpsc::Sender<CreateConversation>,
     interval: Duration,
 }
 
 impl Reader {
-    async fn run(mut self, sender: ChannelSender) {
-        let ended = self.read(sender).await;
+    async fn run(mut self) {
+        let ended = self.read().await;
         self.posts.end();
         if let Err(error) = ended {
             // There is room for it; a full or closed queue means that nobody reads.
@@ -243,7 +261,7 @@ impl Reader {
         }
     }
 
-    async fn read(&mut self, sender: ChannelSender) -> Result<(), Error> {
+    async fn read(&mut self) -> Result<(), Error> {
         let mut last_heard = Instant::now();
         // Twice as often as asked for, so that one that is late is not missed.
         let mut heartbeat = tokio::time::interval(self.interval / 2);
@@ -263,7 +281,7 @@ impl Reader {
                     }
                     // A full queue is as good a sign of life, and waiting here would stop the
                     // reading that empties it.
-                    let _ = sender.try_send(AdapterHeartbeat {});
+                    let _ = self.sender.try_send(AdapterHeartbeat {});
                 }
                 () = self.outbounds.closed() => return Ok(()),
             }
@@ -289,6 +307,10 @@ impl Reader {
                 self.posts.answer(&post_id, Err(error.into()));
                 Ok(())
             }
+            GatewayFrame::CreateConversation(asked) => {
+                self.asked(asked);
+                Ok(())
+            }
             // The stream's own end says when to come back.
             GatewayFrame::Welcome(_) | GatewayFrame::Heartbeat(_) | GatewayFrame::Drain(_) => {
                 Ok(())
@@ -301,6 +323,27 @@ impl Reader {
                 Ok(())
             }
         }
+    }
+}
+
+impl Reader {
+    /// Hands a request to whoever took the creations. Nobody waits for that here: whoever is too slow, or
+    /// not there, is answered for.
+    fn asked(&self, asked: CreateConversation) {
+        let (asked, result) = match self.creations.try_send(asked) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(asked)) => {
+                (asked, CreationResult::Retry(RetryLater::default()))
+            }
+            Err(mpsc::error::TrySendError::Closed(asked)) => {
+                let reason = "this adapter begins no conversations".to_owned();
+                (asked, CreationResult::Refused(Refused { reason }))
+            }
+        };
+        // A full queue leaves the gateway to its deadline.
+        let _ = self
+            .sender
+            .try_send(creation::answer(asked.request_id, result));
     }
 }
 

@@ -4,19 +4,30 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::creation::Creations;
 use super::stream::ChannelSender;
 use crate::Error;
 use crate::proto::outcome::Result as OutcomeResult;
-use crate::proto::{Activity, ConversationName, Delivered, Failed, Outbound, Outcome, RetryLater};
+use crate::proto::{
+    Activity, ConversationName, Delivered, Failed, Outbound, Outcome, RetryLater, Undetermined,
+};
 
 /// The activities for the channel's users, in order within each conversation.
 #[derive(Debug)]
 pub struct Outbounds {
     pub(super) queue: mpsc::Receiver<Result<Outbound, Error>>,
     pub(super) sender: ChannelSender,
+    pub(super) creations: Option<Creations>,
 }
 
 impl Outbounds {
+    /// Takes the requests to begin a conversation. `None` the second time, and when the adapter did not
+    /// declare that its channel can ([`ChannelCapabilities::create`](crate::proto::ChannelCapabilities)):
+    /// then they are refused. Who did must take them and answer; the gateway does not wait for ever.
+    pub fn creations(&mut self) -> Option<Creations> {
+        self.creations.take()
+    }
+
     /// Waits for the next activity; `None` when the attachment was closed. Dropping the future
     /// loses nothing.
     ///
@@ -82,6 +93,18 @@ impl OutboundActivity {
     /// [`Error::Ended`] when the attachment is over: the activity will come again.
     pub async fn failed(self, reason: impl Into<String>) -> Result<(), Error> {
         self.tell(OutcomeResult::Failed(Failed {
+            reason: reason.into(),
+        }))
+        .await
+    }
+
+    /// Tells that nobody can say whether the channel has it, so that it must not be tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when the attachment is over: the activity will come again.
+    pub async fn undetermined(self, reason: impl Into<String>) -> Result<(), Error> {
+        self.tell(OutcomeResult::Undetermined(Undetermined {
             reason: reason.into(),
         }))
         .await

@@ -4,8 +4,8 @@ use crate::frames::{self, DEFAULT_QUEUE_FRAMES, Envelope, Opened};
 use crate::proto::attach_request::Frame as AdapterFrame;
 use crate::proto::attach_response::Frame as GatewayFrame;
 use crate::proto::{
-    AdapterHeartbeat, AttachHello, AttachRequest, AttachResponse, AttachWelcome, Outcome, Post,
-    StreamStopped,
+    AdapterHeartbeat, AttachHello, AttachRequest, AttachResponse, AttachWelcome,
+    ConversationCreated, Outcome, Post, StreamStopped,
 };
 use crate::{Client, Error};
 
@@ -93,6 +93,11 @@ impl From<Outcome> for AdapterFrame {
 impl From<StreamStopped> for AdapterFrame {
     fn from(stopped: StreamStopped) -> Self {
         Self::StreamStopped(stopped)
+    }
+}
+impl From<ConversationCreated> for AdapterFrame {
+    fn from(created: ConversationCreated) -> Self {
+        Self::ConversationCreated(created)
     }
 }
 

@@ -4,9 +4,11 @@ use tonic::Code;
 
 use super::{AdapterFrame, Attachment, AttachmentOptions, GatewayFrame, Outbounds};
 use crate::Error;
+use crate::proto::conversation_created::Result as CreationResult;
 use crate::proto::outcome::Result as OutcomeResult;
 use crate::proto::{
-    self, Activity, Appended, AttachResponse, AttachWelcome, Outbound, Post, PostResult,
+    self, Activity, Appended, AttachResponse, AttachWelcome, ConversationCreated,
+    CreateConversation, Outbound, Post, PostResult,
 };
 use crate::stage::{ChannelLink, Stage};
 
@@ -32,6 +34,21 @@ impl ChannelLink {
         }
     }
 
+    async fn asks(&self, request_id: &str) {
+        let asked = CreateConversation {
+            request_id: request_id.to_owned(),
+            ..Default::default()
+        };
+        self.send(GatewayFrame::CreateConversation(asked)).await;
+    }
+
+    async fn created(&mut self) -> ConversationCreated {
+        match self.frame().await {
+            Some(AdapterFrame::ConversationCreated(created)) => created,
+            other => panic!("expected what became of a request, got {other:?}"),
+        }
+    }
+
     async fn posted(&self, post_id: String, sequence: u64) {
         let result = PostResult {
             post_id,
@@ -46,9 +63,15 @@ impl ChannelLink {
 }
 
 async fn attach(stage: &mut Stage) -> (Attachment, Outbounds, ChannelLink) {
+    attach_with(stage, AttachmentOptions::new("dev")).await
+}
+
+async fn attach_with(
+    stage: &mut Stage,
+    options: AttachmentOptions,
+) -> (Attachment, Outbounds, ChannelLink) {
     let client = stage.client.clone();
-    let open =
-        tokio::spawn(async move { Attachment::open(&client, AttachmentOptions::new("dev")).await });
+    let open = tokio::spawn(async move { Attachment::open(&client, options).await });
     let mut link = stage.channel().await;
     let hello = link.frame().await;
     assert!(matches!(hello, Some(AdapterFrame::Hello(hello)) if hello.channel_id == "dev"));
@@ -130,4 +153,59 @@ async fn the_end_reaches_everyone_who_waits() -> Result<(), Error> {
     let late = attachment.post(Activity::message("late")).await;
     assert!(matches!(late, Err(Error::Ended)));
     Ok(())
+}
+
+#[tokio::test]
+async fn a_request_for_a_conversation_is_answered_under_its_name() -> Result<(), Error> {
+    let mut stage = Stage::new().await;
+    let mut options = AttachmentOptions::new("dev");
+    options.capabilities.create = true;
+    let (_attachment, mut outbounds, mut link) = attach_with(&mut stage, options).await;
+    // One that comes before anyone looks waits.
+    link.asks("first").await;
+    let mut creations = outbounds.creations().expect("the channel can");
+    assert!(outbounds.creations().is_none(), "they are taken once");
+    let creation = creations.next().await.expect("a request");
+    creation.created("theirs").await?;
+    let created = link.created().await;
+    assert_eq!(created.request_id, "first");
+    let id = match created.result {
+        Some(CreationResult::Created(created)) => created.conversation.and_then(|c| c.id),
+        other => panic!("not created: {other:?}"),
+    };
+    assert_eq!(id.as_deref(), Some("theirs"));
+    link.asks("second").await;
+    let creation = creations.next().await.expect("a request");
+    creation.refused("no").await?;
+    let refused = link.created().await;
+    assert_eq!(refused.request_id, "second");
+    assert!(
+        matches!(refused.result, Some(CreationResult::Refused(refused)) if refused.reason == "no")
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_adapter_that_declares_no_creation_refuses_by_itself() {
+    let mut stage = Stage::new().await;
+    let (_attachment, mut outbounds, mut link) = attach(&mut stage).await;
+    assert!(outbounds.creations().is_none());
+    link.asks("first").await;
+    let refused = link.created().await;
+    assert_eq!(refused.request_id, "first");
+    assert!(matches!(refused.result, Some(CreationResult::Refused(_))));
+}
+
+#[tokio::test]
+async fn more_requests_than_may_wait_are_put_off() {
+    let mut stage = Stage::new().await;
+    let mut options = AttachmentOptions::new("dev");
+    options.capabilities.create = true;
+    let (_attachment, _outbounds, mut link) = attach_with(&mut stage, options).await;
+    for number in 0..=super::creation::WAITING {
+        link.asks(&number.to_string()).await;
+    }
+    let put_off = link.created().await;
+    assert_eq!(put_off.request_id, super::creation::WAITING.to_string());
+    assert!(matches!(put_off.result, Some(CreationResult::Retry(_))));
 }

@@ -10,7 +10,8 @@ use crate::Error;
 use crate::proto::list_conversations_request::Filter;
 use crate::proto::{
     ChannelAccount, Conversation, ConversationName, ListActivitiesRequest,
-    ListConversationsRequest, ListMembersRequest, LogEntry, ReadOrder,
+    ListConversationsRequest, ListMembersRequest, ListScheduledActivitiesRequest, LogEntry,
+    ReadOrder, ScheduledActivity,
 };
 
 impl Conversations {
@@ -54,6 +55,28 @@ impl Conversations {
             async move {
                 let page = conversations.members_page(request).await?;
                 Ok((page.members, page.next_page_token))
+            }
+        })
+    }
+
+    /// Lists the sends of a conversation that wait for their time, the one that is due first at the head.
+    ///
+    /// The stream ends after the first error.
+    pub fn scheduled(
+        &self,
+        conversation: ConversationName,
+    ) -> impl Stream<Item = Result<ScheduledActivity, Error>> + Send + use<> {
+        let conversations = self.clone();
+        pages(move |page_token| {
+            let conversations = conversations.clone();
+            let request = ListScheduledActivitiesRequest {
+                conversation: Some(conversation.clone()),
+                page_size: 0,
+                page_token,
+            };
+            async move {
+                let page = conversations.scheduled_page(request).await?;
+                Ok((page.scheduled, page.next_page_token))
             }
         })
     }

@@ -8,7 +8,7 @@ use crate::backoff::Backoff;
 use crate::proto::watch_conversation_request::Start as WireStart;
 use crate::proto::watch_conversation_response::Step;
 use crate::proto::{
-    ConversationName, Ephemeral, LogEntry, Position, WatchConversationRequest,
+    ConversationName, Ephemeral, LogEntry, Position, Receipt, WatchConversationRequest,
     WatchConversationResponse,
 };
 
@@ -32,6 +32,9 @@ pub enum WatchStep {
     Position(Position),
     /// Something that is not logged; only of [`watch_live`](Conversations::watch_live).
     Ephemeral(Box<Ephemeral>),
+    /// What became of an activity that came before. Only
+    /// [`watch_with_receipts`](Conversations::watch_with_receipts) gives these.
+    Receipt(Box<Receipt>),
 }
 
 impl Conversations {
@@ -45,7 +48,7 @@ impl Conversations {
         conversation: ConversationName,
         start: Start,
     ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
-        self.follow(conversation, start, false)
+        self.steps(conversation, start, Asked::default())
     }
 
     /// Follows a conversation as [`watch`](Self::watch) does, with what is seen now or never in its place:
@@ -55,20 +58,39 @@ impl Conversations {
         conversation: ConversationName,
         start: Start,
     ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
-        self.follow(conversation, start, true)
+        let asked = Asked {
+            ephemeral: true,
+            ..Asked::default()
+        };
+        self.steps(conversation, start, asked)
     }
 
-    fn follow(
+    /// Follows a conversation as [`watch`](Self::watch) does, with what becomes of what bots say on its
+    /// channel. A receipt that the channel gives while the connection is lost is not told; the transcript
+    /// has it ([`LogEntry::receipt`](crate::proto::LogEntry::receipt)).
+    pub fn watch_with_receipts(
         &self,
         conversation: ConversationName,
         start: Start,
-        with_ephemeral: bool,
+    ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
+        let asked = Asked {
+            receipts: true,
+            ..Asked::default()
+        };
+        self.steps(conversation, start, asked)
+    }
+
+    fn steps(
+        &self,
+        conversation: ConversationName,
+        start: Start,
+        asked: Asked,
     ) -> impl Stream<Item = Result<WatchStep, Error>> + Send + use<> {
         let watch = Watch {
             conversations: self.clone(),
             conversation,
             start,
-            with_ephemeral,
+            asked,
             begun: false,
             stream: None,
             backoff: Backoff::default(),
@@ -80,11 +102,18 @@ impl Conversations {
     }
 }
 
+/// What a follower asks for besides activities.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    ephemeral: bool,
+    receipts: bool,
+}
+
 struct Watch {
     conversations: Conversations,
     conversation: ConversationName,
     start: Start,
-    with_ephemeral: bool,
+    asked: Asked,
     begun: bool,
     stream: Option<tonic::Streaming<WatchConversationResponse>>,
     backoff: Backoff,
@@ -98,11 +127,11 @@ impl Watch {
                     self.backoff.reset();
                     match &step {
                         WatchStep::Entry(entry) => self.start = Start::After(entry.sequence),
-                        WatchStep::Position(position) => {
-                            self.start = Start::After(position.sequence);
-                        }
                         // It has no position.
                         WatchStep::Ephemeral(_) => {}
+                        WatchStep::Position(at) => self.start = Start::After(at.sequence),
+                        // It is about something earlier.
+                        WatchStep::Receipt(_) => {}
                     }
                     return Ok(step);
                 }
@@ -129,6 +158,7 @@ impl Watch {
                 Some(Step::Entry(entry)) => WatchStep::Entry(Box::new(entry)),
                 Some(Step::Position(position)) => WatchStep::Position(position),
                 Some(Step::Ephemeral(shown)) => WatchStep::Ephemeral(Box::new(shown)),
+                Some(Step::Receipt(receipt)) => WatchStep::Receipt(Box::new(receipt)),
                 None => continue,
             };
             self.stream = Some(stream);
@@ -150,7 +180,8 @@ impl Watch {
         let request = WatchConversationRequest {
             conversation: Some(self.conversation.clone()),
             start: Some(WireStart::AfterSequence(after_sequence)),
-            with_ephemeral: self.with_ephemeral,
+            with_ephemeral: self.asked.ephemeral,
+            receipts: self.asked.receipts,
         };
         let client = &self.conversations.client;
         let response = client

@@ -165,6 +165,7 @@ impl Users {
             GatewayFrame::PostResult(_)
             | GatewayFrame::Welcome(_)
             | GatewayFrame::Ephemeral(_)
+            | GatewayFrame::CreateConversation(_)
             | GatewayFrame::Heartbeat(_) => Ok(()),
         }
     }

@@ -70,6 +70,7 @@ impl Connection {
             conversation: Some(conversation.clone()),
             start: Some(Start::AfterSequence(position)),
             with_ephemeral: false,
+            ..Default::default()
         });
         if let Some(bearer) = &self.bearer {
             request

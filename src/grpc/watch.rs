@@ -1,0 +1,133 @@
+//! `WatchConversation`: a watcher's steps.
+
+use std::collections::VecDeque;
+
+use tonic::Status;
+
+use super::convert;
+use crate::auth::Standing;
+use crate::capacity::Share;
+use crate::clock::{Sleep, Timestamp};
+use crate::engine::{Engine, Error, Follower, Step as Followed};
+use crate::id::ConversationKey;
+use crate::proto::server::WatchConversationResponse;
+use crate::proto::server::watch_conversation_response::Step;
+use crate::proto::v1;
+use crate::status::Failure;
+
+/// One watcher.
+pub(super) struct Watch {
+    key: ConversationKey,
+    follower: Follower,
+    engine: Engine,
+    /// Read and not sent yet.
+    ready: VecDeque<Step>,
+    /// When the watcher was last told something.
+    told: Timestamp,
+    /// Armed again only when it rings, so that an activity costs no timer.
+    alarm: Sleep,
+    ended: bool,
+    standing: Standing,
+    _place: Share,
+}
+
+impl Watch {
+    pub(super) fn new(
+        key: ConversationKey,
+        follower: Follower,
+        engine: Engine,
+        standing: Standing,
+        place: Share,
+    ) -> Self {
+        engine.metrics().watchers.inc();
+        let told = engine.clock().now();
+        let alarm = engine.clock().sleep_until(Self::report_at(&engine, told));
+        Self {
+            key,
+            follower,
+            engine,
+            ready: VecDeque::new(),
+            told,
+            alarm,
+            ended: false,
+            standing,
+            _place: place,
+        }
+    }
+
+    /// When a watcher that hears nothing more is told where it stands.
+    fn report_at(engine: &Engine, told: Timestamp) -> Timestamp {
+        told.after(engine.limits().watch_report_interval)
+    }
+
+    fn end(&mut self, failure: Failure) -> Status {
+        self.ended = true;
+        self.engine.metrics().rpc_error(failure.row().reason);
+        failure.into()
+    }
+
+    /// The next step; `None` after an error.
+    pub(super) async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
+        while !self.ended {
+            // Before what is ready, so that nobody is too far behind for it.
+            if let Some(lost) = self.standing.try_lost() {
+                return Some(Err(self.end(lost.into())));
+            }
+            if let Some(next) = self.ready.pop_front() {
+                return Some(Ok(step(next)));
+            }
+            tokio::select! {
+                biased;
+                lost = self.standing.lost() => return Some(Err(self.end(lost.into()))),
+                next = self.follower.step() => match next {
+                    Ok(Followed::Entries(entries)) => {
+                        let steps = entries.iter().map(|entry| convert::entry(entry));
+                        self.ready.extend(steps.map(Step::Entry));
+                        self.told = self.engine.clock().now();
+                    }
+                    Ok(Followed::Receipts(receipts)) => {
+                        let steps = receipts.into_iter().map(convert::receipt);
+                        self.ready.extend(steps.map(Step::Receipt));
+                        self.told = self.engine.clock().now();
+                    }
+                    // What may be missed says nothing about where the watcher stands.
+                    Ok(Followed::Ephemeral(shown)) => {
+                        let shown = convert::ephemeral(&self.key, &shown);
+                        return Some(Ok(step(Step::Ephemeral(shown))));
+                    }
+                    Err(error) => {
+                        let going = self.engine.is_draining();
+                        let error = if going { Error::ShuttingDown } else { error };
+                        return Some(Err(self.end(error.into())));
+                    }
+                },
+                () = &mut self.alarm => {
+                    let now = self.engine.clock().now();
+                    let is_idle = now >= Self::report_at(&self.engine, self.told);
+                    if is_idle {
+                        self.told = now;
+                    }
+                    let next = Self::report_at(&self.engine, self.told);
+                    self.alarm = self.engine.clock().sleep_until(next);
+                    if is_idle {
+                        return Some(Ok(step(Step::Position(v1::Position {
+                            sequence: self.follower.position().0,
+                            time: Some(convert::timestamp(now)),
+                        }))));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+fn step(step: Step) -> WatchConversationResponse {
+    WatchConversationResponse { step: Some(step) }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.engine.metrics().watchers.dec();
+    }
+}
