@@ -1,23 +1,15 @@
-//! A bot: how it is set up, and how it comes back when its session is lost.
+//! A bot: how it is set up, and how it is run.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::credit::Meter;
-use super::ending::End;
 use super::session::Session;
-use super::stream::BotStream;
 use super::turn::{Reply, Turn, TurnError};
-use crate::backoff::Backoff;
-use crate::proto::{Ephemeral, Hello, Receipt};
+use crate::proto::{Ephemeral, Hello, Receipt, Selector};
 use crate::{Client, Error};
-
-/// A session that lasted this long was a success, and the next failure is a first one again.
-const STEADY: Duration = Duration::from_secs(10);
 
 /// Least bytes of credit: an activity is up to 1 MiB, and one that does not fit would wait for ever.
 const MIN_CREDIT_BYTES: i64 = 1024 * 1024;
@@ -26,22 +18,30 @@ const MIN_CREDIT_BYTES: i64 = 1024 * 1024;
 const MAX_CREDIT_DELIVERIES: u32 = 100_000;
 const MAX_CREDIT_BYTES: i64 = 256 * 1024 * 1024;
 
+/// Most deliveries of one conversation at a time, and longest time that a session outlives its stream,
+/// that a gateway grants by default.
+const MAX_WINDOW: u32 = 32;
+const MAX_RESUME: Duration = Duration::from_secs(30);
+
 /// A bot, ready to run.
 #[derive(Clone, Debug)]
 pub struct Bot {
-    client: Client,
+    pub(super) client: Client,
     pub(super) settings: BotBuilder,
 }
 
 /// How a bot is set up.
 #[derive(Clone, Debug)]
 pub struct BotBuilder {
-    bot_id: String,
+    pub(super) bot_id: String,
     instance_id: String,
     credit_deliveries: u32,
     credit_bytes: i64,
     pub(super) concurrency: usize,
     pub(super) grace: Duration,
+    pub(super) resume_within: Duration,
+    window: u32,
+    selectors: Vec<Selector>,
     pub(super) on_ephemeral: Option<OnEphemeral>,
     pub(super) on_receipt: Option<OnReceipt>,
 }
@@ -83,6 +83,9 @@ impl Bot {
             credit_bytes: 16 * 1024 * 1024,
             concurrency: 64,
             grace: Duration::from_secs(10),
+            resume_within: Duration::from_secs(5),
+            window: 1,
+            selectors: Vec::new(),
             on_ephemeral: None,
             on_receipt: None,
         }
@@ -109,11 +112,17 @@ impl Bot {
     /// activity only when the one before is answered. What the handler returns is appended
     /// together with the acknowledgement. An error or a panic gives the delivery back.
     ///
-    /// When the session is lost, running handlers are dropped at their next await, because
-    /// nothing they answer would be taken; the gateway delivers again, and the bot reconnects
-    /// after a growing, jittered wait, for as long as the failure may pass. On `shutdown` no
-    /// further handler is started, running ones get [`grace`](BotBuilder::grace) to finish, and
-    /// the rest is left to other sessions.
+    /// When the stream is lost, handlers run on and the bot reconnects, at first after short and later
+    /// after growing waits, all jittered, for as long as the failure may pass. A session that is
+    /// back in time (see [`resume_within`](BotBuilder::resume_within)) goes on: what was said and not heard
+    /// of is said again. Handlers of deliveries that have gone to someone else are dropped at their next
+    /// await, because nothing they answer would be taken; and so are all of them when the session
+    /// is over.
+    ///
+    /// On `shutdown` the gateway is told that the bot goes, so that its conversations go to other
+    /// sessions as their turns end: no further handler is started, what was not started is given back
+    /// without counting as an attempt, and running handlers get [`grace`](BotBuilder::grace) to finish. Replicas
+    /// that are restarted one after another lose nothing and hold nothing up.
     ///
     /// # Errors
     ///
@@ -129,41 +138,8 @@ impl Bot {
         F: Future<Output = Result<R, TurnError>> + Send + 'static,
         R: Into<Reply> + 'static,
     {
-        let handler = Arc::new(handler);
-        let mut shutdown = std::pin::pin!(shutdown);
-        let mut backoff = Backoff::default();
-        loop {
-            let started = Instant::now();
-            let opened = tokio::select! {
-                () = &mut shutdown => return Ok(()),
-                opened = BotStream::open(&self.client, self.settings.hello()) => opened,
-            };
-            let ended = match opened {
-                Ok(stream) => {
-                    let session = Session::new(stream, &self.settings, handler.clone());
-                    session.run(shutdown.as_mut()).await
-                }
-                Err(error) => Err(error),
-            };
-            if started.elapsed() >= STEADY {
-                backoff.reset();
-            }
-            let wait = match ended {
-                Ok(End::Stopped) => return Ok(()),
-                Ok(End::Drained { reconnect_after }) => reconnect_after,
-                Err(error) if error.is_retryable() => {
-                    let asked = error.refusal().and_then(|refusal| refusal.retry_delay);
-                    let wait = backoff.next_delay().max(asked.unwrap_or_default());
-                    tracing::warn!(bot.id = %self.settings.bot_id, %error, ?wait, "session lost");
-                    wait
-                }
-                Err(error) => return Err(error),
-            };
-            tokio::select! {
-                () = &mut shutdown => return Ok(()),
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
+        let session = Session::new(self, Arc::new(handler));
+        session.run(std::pin::pin!(shutdown)).await
     }
 }
 
@@ -223,6 +199,54 @@ impl BotBuilder {
         self
     }
 
+    /// Sets how long handlers run on when the stream is lost, and the gateway keeps what they work on for
+    /// this session: at most 30 s, default 5 s. Zero: the session ends with its stream, and what it held
+    /// goes to other sessions at once.
+    ///
+    /// Until then nobody else gets what the session holds: short is better for bots with replicas. A
+    /// gateway that restarts remembers no sessions.
+    #[must_use]
+    pub fn resume_within(mut self, within: Duration) -> Self {
+        self.resume_within = within.min(MAX_RESUME);
+        self
+    }
+
+    /// Sets how many deliveries of one conversation may be in work at a time: 1 to 32, default 1. Outside
+    /// of that the nearest is taken.
+    ///
+    /// With more than one, handlers of the same conversation run side by side. What they return is still
+    /// taken in the order of the conversation: an answer waits until those before it were taken.
+    /// A turn that fails takes back all that came after it in the conversation, whose handlers
+    /// are dropped; they come again. What a handler says with [`Turn::send`] does not wait.
+    #[must_use]
+    pub fn window(mut self, deliveries: u32) -> Self {
+        self.window = deliveries.clamp(1, MAX_WINDOW);
+        self
+    }
+
+    /// Takes activities of these channels and of these types only; an empty list means all. Said again, it adds
+    /// others: an activity is taken that any of them takes. At most 32 times, with at most 32 channels and
+    /// types each; the gateway refuses more with `HELLO_INVALID`.
+    ///
+    /// What no session of the bot takes is skipped for it. All replicas should select the same, unless they
+    /// mean to share the work by it.
+    #[must_use]
+    pub fn select<C, T>(
+        mut self,
+        channel_ids: impl IntoIterator<Item = C>,
+        activity_types: impl IntoIterator<Item = T>,
+    ) -> Self
+    where
+        C: Into<String>,
+        T: Into<String>,
+    {
+        self.selectors.push(Selector {
+            channel_ids: channel_ids.into_iter().map(Into::into).collect(),
+            activity_types: activity_types.into_iter().map(Into::into).collect(),
+        });
+        self
+    }
+
     /// Makes the bot; it connects when it is run.
     #[must_use]
     pub fn build(self, client: &Client) -> Bot {
@@ -236,14 +260,16 @@ impl BotBuilder {
         Meter::new(i64::from(self.credit_deliveries), self.credit_bytes)
     }
 
-    fn hello(&self) -> Hello {
+    /// Opens a session, without credit and resuming none.
+    pub(super) fn hello(&self) -> Hello {
         Hello {
             min_protocol: 1,
             max_protocol: 1,
             bot_id: self.bot_id.clone(),
             instance_id: self.instance_id.clone(),
-            credit: Some(self.meter().whole()),
             want_receipts: self.on_receipt.is_some(),
+            selectors: self.selectors.clone(),
+            window: self.window,
             ..Hello::default()
         }
     }
@@ -255,13 +281,11 @@ mod tests {
 
     #[test]
     fn credit_is_kept_within_what_a_gateway_grants() {
-        let small = Bot::builder("b").credit(0, 0).hello().credit;
-        assert_eq!(small.map(|c| (c.deliveries, c.bytes)), Some((1, 1 << 20)));
-        let large = Bot::builder("b").credit(u32::MAX, u64::MAX).hello().credit;
-        assert_eq!(
-            large.map(|c| (c.deliveries, c.bytes)),
-            Some((100_000, 256 << 20))
-        );
+        let credit = |settings: BotBuilder| settings.meter().begin(0, 0);
+        let small = credit(Bot::builder("b").credit(0, 0));
+        assert_eq!((small.deliveries, small.bytes), (1, 1 << 20));
+        let large = credit(Bot::builder("b").credit(u32::MAX, u64::MAX));
+        assert_eq!((large.deliveries, large.bytes), (100_000, 256 << 20));
     }
 
     #[test]
@@ -275,5 +299,22 @@ mod tests {
     fn receipts_are_asked_for_only_by_who_does_something_with_them() {
         assert!(!Bot::builder("b").hello().want_receipts);
         assert!(Bot::builder("b").on_receipt(drop).hello().want_receipts);
+    }
+
+    #[test]
+    fn a_window_is_kept_within_what_a_gateway_grants() {
+        assert_eq!(Bot::builder("b").hello().window, 1);
+        assert_eq!(Bot::builder("b").window(0).hello().window, 1);
+        assert_eq!(Bot::builder("b").window(99).hello().window, 32);
+    }
+
+    #[test]
+    fn each_selection_is_one_more() {
+        let none: [&str; 0] = [];
+        let bot = Bot::builder("b").select(["dev"], none);
+        let selectors = bot.select(none, ["message"]).hello().selectors;
+        assert_eq!(selectors.len(), 2);
+        assert_eq!(selectors[0].channel_ids, ["dev"]);
+        assert_eq!(selectors[1].activity_types, ["message"]);
     }
 }

@@ -36,11 +36,14 @@ impl Meter {
         })
     }
 
-    /// All of it.
-    pub(super) fn whole(&self) -> Credit {
+    /// What the Hello of another stream grants to a session that holds so much already: all of the
+    /// rest, whatever was owed before.
+    pub(super) fn begin(&mut self, held_deliveries: usize, held_bytes: usize) -> Credit {
+        self.owed_deliveries = 0;
+        self.owed_bytes = 0;
         Credit {
-            deliveries: self.deliveries,
-            bytes: self.bytes,
+            deliveries: (self.deliveries - held_deliveries as i64).max(0),
+            bytes: (self.bytes - held_bytes as i64).max(0),
         }
     }
 
@@ -116,7 +119,19 @@ mod tests {
         let mut meter = Meter::new(10, 100);
         assert_eq!(meter.fit(50), None);
         assert_eq!(meter.fit(80).map(|credit| credit.bytes), Some(60));
-        assert_eq!(meter.whole().bytes, 160);
+        assert_eq!(meter.begin(0, 0).bytes, 160);
+    }
+
+    #[test]
+    fn another_stream_is_granted_what_is_not_held_and_nothing_twice() {
+        let mut meter = Meter::new(16, 1_000);
+        meter.finish(100);
+        let credit = meter.begin(3, 300);
+        assert_eq!((credit.deliveries, credit.bytes), (13, 700));
+        assert_eq!(meter.grant(), None);
+        meter.finish(200);
+        assert_eq!(meter.grant().map(|credit| credit.bytes), Some(200));
+        assert_eq!(meter.begin(17, 2_000), Credit::default());
     }
 
     #[test]

@@ -6,15 +6,15 @@ use tokio::time::Instant;
 
 use crate::proto::Drain;
 
-/// How a session ended that was not lost.
-#[derive(Debug)]
+/// How a stream ended that was not lost.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     /// The bot was told to stop.
     Stopped,
     /// The gateway goes down.
     Drained {
         /// When to come back.
-        reconnect_after: Duration,
+        reconnect_at: Instant,
     },
 }
 
@@ -35,11 +35,12 @@ impl Ending {
 
     /// The gateway has said that it goes down.
     pub(super) fn drain(drain: &Drain) -> Self {
+        let now = Instant::now();
         Self {
             end: End::Drained {
-                reconnect_after: duration(drain.reconnect_after, Duration::from_secs(1)),
+                reconnect_at: now + duration(drain.reconnect_after, Duration::from_secs(1)),
             },
-            deadline: Instant::now() + duration(drain.grace, Duration::from_secs(10)),
+            deadline: now + duration(drain.grace, Duration::from_secs(10)),
         }
     }
 

@@ -1,6 +1,6 @@
-//! One session of a bot: deliveries in, handlers run, answers out.
+//! A session of a bot: deliveries in, handlers run, answers out, over as many streams as it takes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,74 +9,51 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
-use super::builder::{BotBuilder, OnEphemeral, OnReceipt};
+use super::builder::{Bot, BotBuilder, OnEphemeral};
+use super::comeback::{self, Past, Waits};
 use super::credit::Meter;
-use super::early::{Early, Unanswered};
-use super::ending::{End, Ending, duration, sleep_until};
-use super::outbox::Outbox;
-use super::stream::{BotReceiver, BotStream};
-use super::streaming;
+use super::early::{Early, EarlySend, Streams, Unanswered, sent};
+use super::ending::{End, Ending, sleep_until};
+use super::link::{CLOSING, Link};
+use super::stream::BotStream;
 use super::turn::{Reply, Turn, TurnError};
-use crate::Error;
+use super::work::{self, Start, Work};
 use crate::proto::subscribe_response::Frame as GatewayFrame;
 use crate::proto::{
-    self, AckOutcome, Appended, BotHeartbeat, Cancel, Commit, DeliveryResult, GatewayHeartbeat,
-    Nack, NackMode, SendResult, Welcome,
+    self, AckOutcome, Appended, BotDrain, Commit, ConversationName, DeliveryResult,
+    GatewayHeartbeat, Hello, Resumed,
 };
-use crate::random;
+use crate::{Client, Error};
 
 /// Early sends that may wait for the session's task; more make their handlers wait.
 const EARLY_SENDS: usize = 64;
-
-/// How long the gateway may take to end a stream that the bot has closed.
-const CLOSING: Duration = Duration::from_secs(2);
 
 /// How often a handler is called for one delivery whose commits meet other writes of their documents,
 /// before the delivery is given back. Each time somebody else's write has gone ahead.
 const STATE_TRIES: u32 = 16;
 
-/// Longest pause before such a call: it begins with a few milliseconds, doubles each time up to this, and is
-/// jittered, so that those who met do not meet again.
-const STATE_PAUSE: Duration = Duration::from_millis(250);
-
-/// A delivery that the gateway counts as this session's.
-struct Held {
-    /// What it uses of the credit.
-    bytes: usize,
-    /// To be handed out again, as long as it may be.
-    turn: Option<Turn>,
-    /// How often it was handed out.
-    tries: u32,
-    /// Tells its handler which replies are wanted no more.
-    cancels: watch::Sender<Vec<Cancel>>,
-}
-
 pub(super) struct Session<H> {
+    client: Client,
+    settings: BotBuilder,
     handler: Arc<H>,
-    concurrency: usize,
-    grace: Duration,
-    welcome: Welcome,
-    receiver: BotReceiver,
+    /// The session that the last stream has left.
+    past: Option<Past>,
     credit: Meter,
-    /// Every delivery that is not finished, in whichever state. Bounded by the credit.
-    held: HashMap<u64, Held>,
-    /// Deliveries whose handler has not started. A part of `held`.
-    waiting: VecDeque<Turn>,
+    work: Work,
     /// Deliveries whose handler runs.
     running: JoinSet<Result<Reply, TurnError>>,
     deliveries: HashMap<Id, u64>,
-    /// Deliveries whose Commit has not been answered. Counted, so that a stop waits for them.
-    committing: usize,
-    outbox: Outbox,
     early_sends: mpsc::Receiver<Early>,
     early_sender: mpsc::Sender<Early>,
-    on_ephemeral: Option<OnEphemeral>,
+    /// Which stream it is: what was said without a result on an earlier one is not said on this.
+    streams: Streams,
     unanswered: Unanswered,
-    on_receipt: Option<OnReceipt>,
-    last_heard: Instant,
+    /// How many answers and early sends were said. Numbers them, so that they are said again in order.
+    said: u64,
     had_work: bool,
+    ending: Option<Ending>,
 }
 
 impl<H, F, R> Session<H>
@@ -85,169 +62,333 @@ where
     F: Future<Output = Result<R, TurnError>> + Send + 'static,
     R: Into<Reply> + 'static,
 {
-    pub(super) fn new(stream: BotStream, settings: &BotBuilder, handler: Arc<H>) -> Self {
-        let (welcome, sender, receiver) = stream.split();
+    pub(super) fn new(bot: Bot, handler: Arc<H>) -> Self {
+        let Bot { client, settings } = bot;
         let (early_sender, early_sends) = mpsc::channel(EARLY_SENDS);
         Self {
+            client,
             handler,
-            concurrency: settings.concurrency,
-            grace: settings.grace,
-            welcome,
-            receiver,
+            past: None,
             credit: settings.meter(),
-            held: HashMap::new(),
-            waiting: VecDeque::new(),
+            settings,
+            work: Work::default(),
             running: JoinSet::new(),
             deliveries: HashMap::new(),
-            committing: 0,
-            outbox: Outbox::new(sender),
             early_sends,
             early_sender,
-            on_ephemeral: settings.on_ephemeral.clone(),
+            streams: Streams::default(),
             unanswered: Unanswered::default(),
-            on_receipt: settings.on_receipt.clone(),
-            last_heard: Instant::now(),
+            said: 0,
             had_work: true,
+            ending: None,
         }
     }
 
-    /// Runs until the session is lost, drained, or stopped by `shutdown`.
-    pub(super) async fn run<S>(mut self, mut shutdown: Pin<&mut S>) -> Result<End, Error>
+    /// Runs until it is stopped by `shutdown`, or the gateway will not have the bot.
+    pub(super) async fn run<S>(mut self, mut shutdown: Pin<&mut S>) -> Result<(), Error>
     where
         S: Future<Output = ()>,
     {
-        let mut heartbeat = self.heartbeat_interval();
-        let mut ending: Option<Ending> = None;
-        if let Some(credit) = self.credit.fit(self.welcome.max_activity_bytes) {
-            self.outbox.send(credit);
-        }
-        loop {
-            if let Some(state) = &ending
-                && self.has_finished(state)
-            {
-                break;
+        let mut waits = Waits::new(Instant::now());
+        let mut wait = Duration::ZERO;
+        // A stream that was lost is let go only when there is another: were its frames to end while the
+        // gateway still reads them, it would take that for the end of the session.
+        let mut lost: Option<Link> = None;
+        while let Some(stream) = self.connect(wait, &mut waits, shutdown.as_mut()).await? {
+            let mut link = self.attach(stream);
+            drop(lost.take());
+            let end = self.serve(&mut link, shutdown.as_mut()).await;
+            let now = Instant::now();
+            waits.ended(link.opened, now);
+            match end {
+                Ok(End::Stopped) => {
+                    self.drop_all();
+                    link.close().await;
+                    return Ok(());
+                }
+                Ok(End::Drained { reconnect_at }) => {
+                    self.ending = None;
+                    self.drop_all();
+                    link.close().await;
+                    wait = reconnect_at.saturating_duration_since(Instant::now());
+                }
+                // A session that drains does not outlive its stream.
+                Err(error) if self.is_stopping() => {
+                    tracing::warn!(bot.id = %self.settings.bot_id, %error, "session lost while stopping");
+                    return Ok(());
+                }
+                Err(error) if error.is_retryable() => {
+                    self.ending = None;
+                    self.streams.next();
+                    self.past = Past::of(&link.welcome, self.settings.resume_within, now);
+                    if self.past.is_none() {
+                        self.drop_all();
+                    }
+                    wait = self.wait_after(&error, &mut waits);
+                    lost = Some(link);
+                }
+                Err(error) => return Err(error),
             }
-            let deadline = ending.as_ref().map(|ending| ending.deadline);
+        }
+        Ok(())
+    }
+
+    /// Opens the next stream, while handlers run on. `None` when the bot is to stop and has nothing left
+    /// that it could answer.
+    async fn connect<S>(
+        &mut self,
+        mut wait: Duration,
+        waits: &mut Waits,
+        mut shutdown: Pin<&mut S>,
+    ) -> Result<Option<BotStream>, Error>
+    where
+        S: Future<Output = ()>,
+    {
+        loop {
+            let attempt = comeback::open(self.client.clone(), self.hello(), wait);
+            let mut attempt = std::pin::pin!(attempt);
+            let opened = loop {
+                if self.is_stopping() && self.work.is_empty() {
+                    return Ok(None);
+                }
+                let until = self.past.as_ref().map(|past| past.until);
+                let stop = self.ending.as_ref().map(|ending| ending.deadline);
+                tokio::select! {
+                    opened = &mut attempt => break Some(opened),
+                    Some(joined) = self.running.join_next_with_id() => {
+                        self.finish(joined);
+                    }
+                    () = shutdown.as_mut(), if !self.is_stopping() => {
+                        self.ending = Some(Ending::stop(self.settings.grace));
+                    }
+                    () = sleep_until(stop) => return Ok(None),
+                    // The Hello under way would resume what is given up here; it is begun anew.
+                    () = sleep_until(until) => break None,
+                }
+            };
+            match opened {
+                Some(Ok(stream)) => return Ok(Some(stream)),
+                Some(Err(error)) if error.is_retryable() => wait = self.wait_after(&error, waits),
+                Some(Err(error)) => return Err(error),
+                None => {
+                    self.past = None;
+                    self.drop_all();
+                    wait = Duration::ZERO;
+                }
+            }
+        }
+    }
+
+    fn wait_after(&self, error: &Error, waits: &mut Waits) -> Duration {
+        let asked = error.refusal().and_then(|refusal| refusal.retry_delay);
+        let wait = waits.next(Instant::now(), asked);
+        tracing::warn!(bot.id = %self.settings.bot_id, %error, ?wait, "stream lost");
+        wait
+    }
+
+    fn hello(&mut self) -> Hello {
+        let (deliveries, bytes) = self.work.size();
+        let within = self.settings.resume_within;
+        Hello {
+            credit: Some(self.credit.begin(deliveries, bytes)),
+            resume: comeback::resume(self.past.as_ref(), self.work.ids(), within),
+            ..self.settings.hello()
+        }
+    }
+
+    /// Begins to speak on a stream: lets go of what was lost, and says again what was not heard of.
+    fn attach(&mut self, stream: BotStream) -> Link {
+        let mut link = Link::new(stream);
+        self.had_work = true;
+        let is_resumed = matches!(link.welcome.resumed(), Resumed::Full | Resumed::Partial);
+        if self.past.take().is_some() && is_resumed {
+            for delivery_id in std::mem::take(&mut link.welcome.lost_delivery_ids) {
+                self.let_go(delivery_id);
+            }
+            let work = &self.work;
+            self.unanswered
+                .retain(|delivery_id| work.holds(delivery_id));
+            tracing::info!(bot.id = %self.settings.bot_id, held = work.size().0, "session resumed");
+        } else {
+            self.drop_all();
+        }
+        if let Some(credit) = self.credit.fit(link.welcome.max_activity_bytes) {
+            link.outbox.send(credit);
+        }
+        let mut unheard = self.work.unheard();
+        let sends = self.unanswered.unheard();
+        unheard.extend(
+            sends
+                .into_iter()
+                .map(|(number, send)| (number, send.into())),
+        );
+        unheard.sort_unstable_by_key(|(number, _)| *number);
+        for (_, frame) in unheard {
+            link.outbox.send(frame);
+        }
+        self.hear_out(&mut link);
+        for conversation in self.work.conversations() {
+            self.speak(&conversation, &mut link);
+        }
+        if self.is_stopping() {
+            self.leave(&mut link);
+        }
+        self.start_waiting();
+        link
+    }
+
+    /// Serves a stream until it is lost, or the session is drained or stopped.
+    async fn serve<S>(&mut self, link: &mut Link, mut shutdown: Pin<&mut S>) -> Result<End, Error>
+    where
+        S: Future<Output = ()>,
+    {
+        let mut heartbeat = link.heartbeat_interval();
+        loop {
+            let is_done = self.work.is_empty() && link.outbox.is_empty();
+            if let Some(ending) = &mut self.ending
+                && is_done
+            {
+                match ending.end {
+                    // The gateway ends the stream now. Were the bot to end it, what is still on its
+                    // way to it would count as an attempt.
+                    End::Stopped => {
+                        ending.deadline = ending.deadline.min(Instant::now() + CLOSING);
+                    }
+                    drained @ End::Drained { .. } => return Ok(drained),
+                }
+            }
+            let deadline = self.ending.as_ref().map(|ending| ending.deadline);
             tokio::select! {
-                frame = self.receiver.next() => match frame? {
-                    Some(GatewayFrame::Drain(drain)) if ending.is_none() => {
-                        ending = Some(Ending::drain(&drain));
-                    }
+                frame = link.receiver.next() => match frame? {
                     Some(frame) => {
-                        self.last_heard = Instant::now();
-                        self.receive(frame, ending.as_ref());
+                        link.last_heard = Instant::now();
+                        self.receive(frame, link);
                     }
-                    None if ending.is_some() => break,
-                    None => return Err(Error::Ended),
+                    None => return self.ended(),
                 },
                 Some(joined) = self.running.join_next_with_id() => {
-                    self.finish(joined);
-                    self.start_waiting(ending.as_ref());
+                    self.hear_out(link);
+                    if let Some(conversation) = self.finish(joined) {
+                        self.speak(&conversation, link);
+                    }
+                    self.start_waiting();
                 }
                 // What handlers say waits for room on the stream, and so do they.
-                Some(early) = self.early_sends.recv(), if self.outbox.is_empty() => self.say(early),
-                flushed = self.outbox.flush(), if !self.outbox.is_empty() => flushed?,
-                _ = heartbeat.tick() => self.beat()?,
-                () = shutdown.as_mut(), if !ending.as_ref().is_some_and(Ending::is_stop) => {
-                    ending = Some(Ending::stop(self.grace));
+                Some(early) = self.early_sends.recv(), if link.outbox.is_empty() => {
+                    self.say(early, link);
                 }
-                () = sleep_until(deadline) => break,
+                flushed = link.outbox.flush(), if !link.outbox.is_empty() => flushed?,
+                _ = heartbeat.tick() => link.beat(&self.work.in_work())?,
+                () = shutdown.as_mut(), if !self.is_stopping() => {
+                    self.ending = Some(Ending::stop(self.settings.grace));
+                    self.leave(link);
+                }
+                () = sleep_until(deadline) => return self.ended(),
             }
-            if ending.is_none()
+            if self.ending.is_none()
                 && let Some(credit) = self.credit.grant()
             {
-                self.outbox.send(credit);
+                link.outbox.send(credit);
             }
         }
-        self.close().await;
-        Ok(ending.map_or(End::Stopped, |ending| ending.end))
     }
 
-    fn heartbeat_interval(&self) -> Interval {
-        // Twice as often as asked for, so that one that is late is not missed; and more often
-        // than deliveries expire, because it is what extends them.
-        let period = duration(self.welcome.heartbeat_interval, Duration::from_secs(20))
-            .min(duration(self.welcome.delivery_deadline, Duration::MAX))
-            .max(Duration::from_millis(20))
-            / 2;
-        let mut interval = tokio::time::interval_at(Instant::now() + period, period);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        interval
+    /// How a stream has ended that was not refused.
+    fn ended(&self) -> Result<End, Error> {
+        self.ending
+            .as_ref()
+            .map(|ending| ending.end)
+            .ok_or(Error::Ended)
     }
 
-    fn has_finished(&self, ending: &Ending) -> bool {
-        match ending.end {
-            End::Stopped => {
-                self.running.is_empty() && self.committing == 0 && self.outbox.is_empty()
-            }
-            End::Drained { .. } => self.held.is_empty() && self.outbox.is_empty(),
+    fn is_stopping(&self) -> bool {
+        self.ending.as_ref().is_some_and(Ending::is_stop)
+    }
+
+    /// Says that the bot goes, and gives back what was not started.
+    fn leave(&mut self, link: &mut Link) {
+        link.outbox.send(BotDrain {});
+        for delivery_id in self.work.unstarted() {
+            self.release(delivery_id, link);
         }
     }
 
-    fn receive(&mut self, frame: GatewayFrame, ending: Option<&Ending>) {
+    fn release(&mut self, delivery_id: u64, link: &mut Link) {
+        self.give_back(delivery_id, TurnError::release("the bot stops"), link);
+    }
+
+    fn receive(&mut self, frame: GatewayFrame, link: &mut Link) {
         match frame {
             GatewayFrame::Delivery(delivery) => {
                 let bytes = delivery.activity.as_ref().map_or(0, Message::encoded_len);
                 self.had_work = true;
+                let delivery_id = delivery.delivery_id;
                 let (cancels, told) = watch::channel(Vec::new());
-                let held = Held {
-                    bytes,
-                    turn: None,
-                    tries: 0,
-                    cancels,
-                };
-                self.held.insert(delivery.delivery_id, held);
-                let turn = Turn::new(delivery, self.early_sender.clone(), told);
-                self.waiting.push_back(turn);
-                self.start_waiting(ending);
+                let sends = self.early_sender.clone();
+                let turn = Turn::new(delivery, sends, self.streams.clone(), told);
+                let withdrawn = self.work.take(turn, bytes, cancels);
+                self.count(withdrawn);
+                if self.is_stopping() {
+                    // It was on its way when the bot said that it goes.
+                    self.release(delivery_id, link);
+                } else {
+                    self.start_waiting();
+                }
             }
             GatewayFrame::AckResult(acks) => {
                 for result in acks.results {
-                    self.committed(&result);
+                    self.heard_of(&result, link);
                 }
             }
             GatewayFrame::SendResult(result) => {
                 let client_id = result.client_id.clone();
-                self.answer_send(&client_id, sent(result));
+                self.answer_send(&client_id, sent(result), link);
             }
-            GatewayFrame::Heartbeat(heartbeat) => self.heard(&heartbeat, ending),
-            GatewayFrame::Error(error) => self.refused(error, ending),
-            GatewayFrame::Cancel(cancel) => {
-                if let Some(held) = self.held.get(&cancel.delivery_id) {
-                    streaming::note(&held.cancels, cancel);
-                }
+            GatewayFrame::Heartbeat(heartbeat) => self.heard(&heartbeat, link),
+            GatewayFrame::Drain(drain) if self.ending.is_none() => {
+                self.ending = Some(Ending::drain(&drain));
             }
+            // A second Drain says nothing new, and a Welcome comes once.
+            GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) => {}
+            GatewayFrame::Revoked(revoked) => {
+                // What went elsewhere is held no more: nothing of it is to be stopped.
+                let conversation = revoked.conversation.unwrap_or_default();
+                tracing::debug!(
+                    channel.id = %conversation.channel_id,
+                    conversation.id = %conversation.conversation_id,
+                    fence = revoked.fence,
+                    "conversation went to another session"
+                );
+            }
+            GatewayFrame::Error(error) => self.refused(error, link),
+            GatewayFrame::Cancel(cancel) => self.work.cancel(cancel),
             GatewayFrame::Ephemeral(ephemeral) => {
-                if let Some(OnEphemeral(told)) = &self.on_ephemeral {
+                if let Some(OnEphemeral(told)) = &self.settings.on_ephemeral {
                     told(ephemeral);
                 }
             }
             GatewayFrame::Receipt(receipt) => {
-                if let Some(told) = &self.on_receipt {
+                if let Some(told) = &self.settings.on_receipt {
                     told.call(receipt);
                 }
             }
-            // A second Drain says nothing new, and a Welcome comes once. What went elsewhere is held
-            // no more: nothing of it is to be stopped.
-            GatewayFrame::Drain(_) | GatewayFrame::Welcome(_) | GatewayFrame::Revoked(_) => {}
         }
     }
 
     /// Starts handlers up to the concurrency; none when the bot stops.
-    fn start_waiting(&mut self, ending: Option<&Ending>) {
-        if ending.is_some_and(Ending::is_stop) {
+    fn start_waiting(&mut self) {
+        if self.is_stopping() {
             return;
         }
-        while self.running.len() < self.concurrency
-            && let Some(turn) = self.waiting.pop_front()
+        while self.running.len() < self.settings.concurrency
+            && let Some(start) = self.work.next()
         {
-            let delivery_id = turn.delivery_id();
-            let mut pause = Duration::ZERO;
-            if let Some(held) = self.held.get_mut(&delivery_id) {
-                pause = state_pause(held.tries);
-                held.turn = Some(turn.again());
-                held.tries += 1;
-            }
+            let Start {
+                delivery_id,
+                turn,
+                tries,
+            } = start;
+            let pause = work::pause(tries);
             let handler = self.handler.clone();
             let task = self.running.spawn(async move {
                 if !pause.is_zero() {
@@ -256,126 +397,159 @@ where
                 handler(turn).await.map(Into::into)
             });
             self.deliveries.insert(task.id(), delivery_id);
+            self.work.started(delivery_id, task);
         }
     }
 
-    /// Answers a delivery whose handler has ended.
-    fn finish(&mut self, joined: Result<(Id, Result<Reply, TurnError>), JoinError>) {
+    /// Notes the answer to a delivery whose handler has ended. Returns its conversation.
+    fn finish(
+        &mut self,
+        joined: Result<(Id, Result<Reply, TurnError>), JoinError>,
+    ) -> Option<ConversationName> {
         let (id, answer) = match joined {
             Ok(ended) => ended,
             Err(error) => (error.id(), Err(TurnError::retry("the handler panicked"))),
         };
-        let Some(delivery_id) = self.deliveries.remove(&id) else {
-            return;
-        };
-        // What the handler said before it ended goes before its answer. The queue holds no more.
+        let delivery_id = self.deliveries.remove(&id)?;
+        // `None`: it was dropped, because its delivery is held no more.
+        let conversation = self.work.conversation(delivery_id)?;
+        match answer {
+            Ok(reply) => {
+                let has_state = !reply.state.is_empty();
+                let commit = Commit {
+                    delivery_id,
+                    activities: reply.activities,
+                    state_writes: reply.state,
+                };
+                self.work.answer(delivery_id, commit.into(), has_state);
+            }
+            Err(error) => self
+                .work
+                .answer(delivery_id, error.nack(delivery_id).into(), false),
+        }
+        Some(conversation)
+    }
+
+    fn give_back(&mut self, delivery_id: u64, error: TurnError, link: &mut Link) {
+        let answer = error.nack(delivery_id);
+        self.work.answer(delivery_id, answer.into(), false);
+        if let Some(conversation) = self.work.conversation(delivery_id) {
+            self.speak(&conversation, link);
+        }
+    }
+
+    /// Says the conversation's next answer, if it is its turn.
+    fn speak(&mut self, conversation: &ConversationName, link: &mut Link) {
+        let number = self.said + 1;
+        if let Some((frame, withdrawn)) = self.work.speak(conversation, number) {
+            self.said = number;
+            link.outbox.send(frame);
+            self.count(withdrawn);
+        }
+    }
+
+    /// Says what handlers said before one of them ended, so that it goes before the answer. The queue holds
+    /// no more.
+    fn hear_out(&mut self, link: &mut Link) {
         for _ in 0..EARLY_SENDS {
             let Ok(early) = self.early_sends.try_recv() else {
                 break;
             };
-            self.say(early);
-        }
-        match answer {
-            Ok(reply) => {
-                self.committing += 1;
-                if reply.state.is_empty()
-                    && let Some(held) = self.held.get_mut(&delivery_id)
-                {
-                    // It will not be needed again.
-                    held.turn = None;
-                }
-                self.outbox.send(Commit {
-                    delivery_id,
-                    activities: reply.activities,
-                    state_writes: reply.state,
-                });
-            }
-            Err(error) => self.give_back(delivery_id, error),
+            self.say(early, link);
         }
     }
 
-    fn say(&mut self, early: Early) {
+    fn say(&mut self, early: Early, link: &mut Link) {
         match early {
-            Early::Send(send) => {
-                if let Some(send) = self.unanswered.begin(send) {
-                    self.outbox.send(send);
-                }
+            Early::Send(send) => self.say_early(send, link),
+            Early::Frame { frame, stream } if stream == self.streams.current() => {
+                link.outbox.send(frame);
             }
-            Early::Frame(frame) => self.outbox.send(frame),
+            // It goes on from what may have been lost; the whole follows.
+            Early::Frame { .. } => {}
         }
     }
 
-    fn give_back(&mut self, delivery_id: u64, error: TurnError) {
-        let TurnError {
-            mode,
-            delay,
-            reason,
-        } = error;
-        tracing::warn!(delivery.id = delivery_id, ?mode, %reason, "turn given back");
-        self.outbox.send(Nack {
-            delivery_ids: vec![delivery_id],
-            mode: mode.into(),
-            delay: delay.and_then(|delay| delay.try_into().ok()),
-            reason: if mode == NackMode::Poison {
-                reason
-            } else {
-                String::new()
-            },
-            want_result: false,
-        });
-        self.let_go(delivery_id);
+    fn say_early(&mut self, early: EarlySend, link: &mut Link) {
+        if !self.work.holds(early.send.delivery_id) {
+            // An error says that its handler was dropped.
+            let _ = early.result.send(Err(Error::Stale));
+            return;
+        }
+        self.said += 1;
+        if let Some(send) = self.unanswered.begin(early, self.said) {
+            link.outbox.send(send);
+        }
+    }
+
+    /// Counts what was let go.
+    fn count(&mut self, bytes: impl IntoIterator<Item = usize>) {
+        for bytes in bytes {
+            self.credit.finish(bytes);
+        }
     }
 
     fn let_go(&mut self, delivery_id: u64) {
-        if let Some(held) = self.held.remove(&delivery_id) {
-            self.credit.finish(held.bytes);
-        }
+        let bytes = self.work.let_go(delivery_id);
+        self.count(bytes);
     }
 
-    /// Every ack this session asks a result for is a Commit's.
-    fn committed(&mut self, result: &DeliveryResult) {
-        if !self.held.contains_key(&result.delivery_id) {
+    /// Lets go of everything, with the handlers that run.
+    fn drop_all(&mut self) {
+        for delivery_id in self.work.ids() {
+            self.let_go(delivery_id);
+        }
+        self.unanswered.retain(|_| false);
+    }
+
+    /// What became of an answer.
+    fn heard_of(&mut self, result: &DeliveryResult, link: &mut Link) {
+        let delivery_id = result.delivery_id;
+        if !self.work.is_said(delivery_id) {
             return;
         }
-        self.committing = self.committing.saturating_sub(1);
         match result.outcome() {
             AckOutcome::OutOfOrder => {
                 let error = TurnError::retry("an earlier delivery is not finished");
-                self.give_back(result.delivery_id, error);
+                self.give_back(delivery_id, error, link);
                 return;
             }
             AckOutcome::Ok => {}
             AckOutcome::Stale | AckOutcome::Unknown | AckOutcome::Unspecified => {
                 tracing::warn!(
-                    delivery.id = result.delivery_id,
+                    delivery.id = delivery_id,
                     outcome = ?result.outcome(),
                     "answer not taken: the delivery was given to someone else"
                 );
             }
         }
-        self.let_go(result.delivery_id);
-    }
-
-    fn answer_send(&mut self, client_id: &str, result: Result<Appended, Error>) {
-        if let Some(next) = self.unanswered.answer(client_id, result) {
-            self.outbox.send(next);
+        let conversation = self.work.conversation(delivery_id);
+        self.let_go(delivery_id);
+        if let Some(conversation) = conversation {
+            self.speak(&conversation, link);
         }
     }
 
-    fn refused(&mut self, error: proto::Error, ending: Option<&Ending>) {
+    fn answer_send(&mut self, client_id: &str, result: Result<Appended, Error>, link: &mut Link) {
+        self.said += 1;
+        if let Some(next) = self.unanswered.answer(client_id, result, self.said) {
+            link.outbox.send(next);
+        }
+    }
+
+    fn refused(&mut self, error: proto::Error, link: &mut Link) {
         if !error.client_id.is_empty() {
             let client_id = error.client_id.clone();
-            self.answer_send(&client_id, Err(error.into()));
+            self.answer_send(&client_id, Err(error.into()), link);
             return;
         }
-        let error = match self.begin_anew(error, ending) {
-            Some(error) => error,
-            None => return,
-        };
-        tracing::warn!(reason = %error.reason, frame = error.frame, message = %error.message, "frame refused");
         let delivery_id = error.delivery_id;
-        if delivery_id != 0 && self.held.contains_key(&delivery_id) {
-            self.committing = self.committing.saturating_sub(1);
+        let is_answer = self.work.is_said(delivery_id);
+        if is_answer && self.begin_anew(&error) {
+            return;
+        }
+        tracing::warn!(reason = %error.reason, frame = error.frame, message = %error.message, "frame refused");
+        if is_answer {
             let reason = format!("the answer was refused: {}", error.reason);
             let error = Error::from(error);
             // What met another write may well succeed in another attempt.
@@ -384,106 +558,35 @@ where
             } else {
                 TurnError::poison(reason)
             };
-            self.give_back(delivery_id, answer);
+            self.give_back(delivery_id, answer, link);
         }
     }
 
     /// Hands a turn out again whose commit met another write of a document: the delivery is still this
-    /// session's, and what its handler had read was out of date. Returns the error if it cannot.
-    fn begin_anew(&mut self, error: proto::Error, ending: Option<&Ending>) -> Option<proto::Error> {
+    /// session's, and what its handler had read was out of date. False if it cannot.
+    fn begin_anew(&mut self, error: &proto::Error) -> bool {
         let is_conflict = matches!(error.reason.as_str(), "STATE_STALE" | "STATE_BUSY");
-        if !is_conflict || ending.is_some_and(Ending::is_stop) {
-            return Some(error);
+        if !is_conflict
+            || self.is_stopping()
+            || !self.work.begin_anew(error.delivery_id, STATE_TRIES)
+        {
+            return false;
         }
-        let held = self.held.get_mut(&error.delivery_id);
-        let held = held.filter(|held| held.tries < STATE_TRIES);
-        let Some(turn) = held.and_then(|held| held.turn.take()) else {
-            return Some(error);
-        };
         tracing::debug!(delivery.id = error.delivery_id, reason = %error.reason, "begun anew");
-        self.committing = self.committing.saturating_sub(1);
-        self.waiting.push_front(turn);
-        self.start_waiting(ending);
-        None
+        self.start_waiting();
+        true
     }
 
-    fn heard(&mut self, heartbeat: &GatewayHeartbeat, ending: Option<&Ending>) {
-        let idle = !self.had_work && self.held.is_empty();
-        self.had_work = !self.held.is_empty();
-        if idle
-            && ending.is_none()
+    fn heard(&mut self, heartbeat: &GatewayHeartbeat, link: &mut Link) {
+        let is_idle = !self.had_work && self.work.is_empty();
+        self.had_work = !self.work.is_empty();
+        if is_idle
+            && self.ending.is_none()
             && let Some(missing) = self
                 .credit
                 .missing(heartbeat.credit_deliveries, heartbeat.credit_bytes)
         {
-            self.outbox.send(missing);
+            link.outbox.send(missing);
         }
-    }
-
-    /// Says that the bot is alive and what it still works on.
-    fn beat(&mut self) -> Result<(), Error> {
-        let interval = duration(self.welcome.heartbeat_interval, Duration::from_secs(20));
-        let silence = self.last_heard.elapsed();
-        if silence > interval * 3 {
-            return Err(Error::Silent(silence));
-        }
-        let mut ids: Vec<u64> = self.held.keys().copied().collect();
-        ids.sort_unstable();
-        let most = (self.welcome.max_ack_ids as usize).clamp(1, 1_000);
-        let mut frames = ids.chunks(most);
-        let first = frames.next().unwrap_or_default().to_vec();
-        self.outbox.send(BotHeartbeat {
-            delivery_ids: first,
-        });
-        for ids in frames {
-            self.outbox.send(BotHeartbeat {
-                delivery_ids: ids.to_vec(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Gives back what was not started, ends the bot's side, and waits for the gateway's.
-    async fn close(mut self) {
-        let most = (self.welcome.max_ack_ids as usize).clamp(1, 1_000);
-        let left: Vec<u64> = self.waiting.iter().map(Turn::delivery_id).collect();
-        for ids in left.chunks(most) {
-            self.outbox.send(Nack {
-                delivery_ids: ids.to_vec(),
-                mode: NackMode::Release.into(),
-                ..Nack::default()
-            });
-        }
-        let Self {
-            mut outbox,
-            mut receiver,
-            ..
-        } = self;
-        let ended = async {
-            if outbox.flush().await.is_ok() {
-                drop(outbox);
-                // Dropping the receiver at once would reset the stream with the last frames unsent.
-                while let Ok(Some(_)) = receiver.next().await {}
-            }
-        };
-        // A gateway that does not close in time is left to notice by itself.
-        let _ = tokio::time::timeout(CLOSING, ended).await;
-    }
-}
-
-/// How long a handler waits that is called again after so many calls; the first does not.
-fn state_pause(tries: u32) -> Duration {
-    if tries == 0 {
-        return Duration::ZERO;
-    }
-    let longest = Duration::from_millis(1 << tries.min(10)).min(STATE_PAUSE);
-    longest.mul_f64(random::fraction())
-}
-
-fn sent(result: SendResult) -> Result<Appended, Error> {
-    match (result.outcome(), result.appended) {
-        (AckOutcome::Ok, Some(appended)) => Ok(appended),
-        (AckOutcome::Ok, None) => Err(Error::Protocol("a send without its position")),
-        _ => Err(Error::Stale),
     }
 }

@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, watch};
 
-use super::early::Early;
+use super::early::{Early, Streams};
 use super::turn::Reply;
 use crate::proto::partial::Content;
 use crate::proto::{Activity, Cancel, CancelReason, Partial};
@@ -36,6 +36,9 @@ const CANCELS: usize = 64;
 #[derive(Debug)]
 pub struct ReplyStream {
     frames: mpsc::Sender<Early>,
+    links: Streams,
+    /// The stream on which it was said so far.
+    link: u64,
     cancels: watch::Receiver<Vec<Cancel>>,
     delivery_id: u64,
     index: u32,
@@ -49,6 +52,7 @@ pub struct ReplyStream {
 impl ReplyStream {
     pub(super) fn new(
         frames: mpsc::Sender<Early>,
+        links: Streams,
         cancels: watch::Receiver<Vec<Cancel>>,
         delivery_id: u64,
         index: u32,
@@ -56,6 +60,8 @@ impl ReplyStream {
     ) -> Self {
         Self {
             frames,
+            link: links.current(),
+            links,
             cancels,
             delivery_id,
             index,
@@ -123,6 +129,12 @@ impl ReplyStream {
     }
 
     fn flush(&mut self) {
+        let link = self.links.current();
+        if link != self.link {
+            // The pieces that went last may be lost with their stream.
+            self.link = link;
+            self.is_replaced = true;
+        }
         let content = if self.is_replaced {
             Content::Text(self.text.clone())
         } else if self.sent_bytes < self.text.len() {
@@ -142,7 +154,9 @@ impl ReplyStream {
             stream: self.index,
             content: Some(content),
         };
-        self.frames.try_send(Early::Frame(partial.into())).is_ok()
+        let frame = partial.into();
+        let stream = self.link;
+        self.frames.try_send(Early::Frame { frame, stream }).is_ok()
     }
 }
 
@@ -181,12 +195,17 @@ mod tests {
     ) {
         let (frames, said) = mpsc::channel(room);
         let (cancels, told) = watch::channel(Vec::new());
-        (ReplyStream::new(frames, told, 7, 1, false), said, cancels)
+        let links = Streams::default();
+        let reply = ReplyStream::new(frames, links, told, 7, 1, false);
+        (reply, said, cancels)
     }
 
     fn next(said: &mut mpsc::Receiver<Early>) -> Option<Content> {
         match said.try_recv().ok()? {
-            Early::Frame(Frame::Partial(partial)) => {
+            Early::Frame {
+                frame: Frame::Partial(partial),
+                ..
+            } => {
                 assert_eq!((partial.delivery_id, partial.stream), (7, 1));
                 partial.content
             }
@@ -213,6 +232,18 @@ mod tests {
         assert_eq!(next(&mut said), Some(Content::Append("bcd".into())));
         assert_eq!(next(&mut said), None);
         assert_eq!(reply.finish(), Activity::message("abcd"));
+    }
+
+    #[test]
+    fn on_another_stream_a_reply_begins_with_all_of_its_text() {
+        let (mut reply, mut said, _cancels) = begin(4);
+        reply.push("a");
+        assert_eq!(next(&mut said), Some(Content::Append("a".into())));
+        reply.links.next();
+        reply.push("b");
+        assert_eq!(next(&mut said), Some(Content::Text("ab".into())));
+        reply.push("c");
+        assert_eq!(next(&mut said), Some(Content::Append("c".into())));
     }
 
     #[test]

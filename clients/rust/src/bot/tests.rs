@@ -11,10 +11,13 @@ use super::{Bot, BotBuilder, BotFrame, GatewayFrame, Reply, Turn, TurnError};
 use crate::Error;
 use crate::proto::{
     self, AckOutcome, AckResult, Activity, Appended, BotHeartbeat, Cancel, CancelReason, Commit,
-    ConversationName, Delivery, DeliveryResult, Drain, Ephemeral, Nack, NackMode, Partial, Receipt,
-    Retry, SendResult, StateScope, StateWrite, SubscribeResponse, Welcome,
+    ConversationName, Delivery, DeliveryResult, Drain, Ephemeral, Hello, Nack, NackMode, Partial,
+    Receipt, Resume, Resumed, Retry, SendResult, StateScope, StateWrite, SubscribeResponse,
+    Welcome,
 };
 use crate::stage::{BotLink, Stage};
+
+mod resume;
 
 /// Short, so that heartbeats come within a test.
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -28,21 +31,41 @@ impl BotLink {
         self.say(SubscribeResponse { frame: Some(frame) }).await;
     }
 
-    async fn welcome(&mut self) {
-        let hello = self.heard().await.and_then(|request| request.frame);
-        assert!(matches!(hello, Some(BotFrame::Hello(_))), "{hello:?}");
+    /// Lets a bot in that is not to resume its session.
+    async fn welcome(&mut self) -> Hello {
+        self.welcomes(Welcome::default()).await
+    }
+
+    /// Lets a bot in that may resume its session.
+    async fn welcome_resumable(&mut self) -> Hello {
+        self.welcomes(resumable()).await
+    }
+
+    async fn welcomes(&mut self, welcome: Welcome) -> Hello {
+        let hello = match self.heard().await.and_then(|request| request.frame) {
+            Some(BotFrame::Hello(hello)) => hello,
+            other => panic!("expected a hello, got {other:?}"),
+        };
         let welcome = Welcome {
             heartbeat_interval: wire(HEARTBEAT),
             max_ack_ids: 1_000,
-            ..Welcome::default()
+            ..welcome
         };
         self.send(GatewayFrame::Welcome(welcome)).await;
+        hello
     }
 
+    /// Each in a conversation of its own.
     async fn deliver(&self, delivery_id: u64, text: &str) {
+        self.deliver_in(&delivery_id.to_string(), delivery_id, text)
+            .await;
+    }
+
+    async fn deliver_in(&self, conversation: &str, delivery_id: u64, text: &str) {
         let delivery = Delivery {
             delivery_id,
-            conversation: Some(ConversationName::new("dev", delivery_id.to_string())),
+            sequence: delivery_id,
+            conversation: Some(ConversationName::new("dev", conversation)),
             activity: Some(Activity::message(text).into()),
             attempt: 1,
             ..Delivery::default()
@@ -107,6 +130,30 @@ impl BotLink {
     }
 }
 
+/// The Welcome of a session that can be resumed.
+fn resumable() -> Welcome {
+    Welcome {
+        session_id: "s1".into(),
+        resume_token: "t1".into(),
+        resume_grace: wire(Duration::from_secs(5)),
+        ..Welcome::default()
+    }
+}
+
+/// The Welcome of a session that goes on, without these.
+fn resumed(lost: &[u64]) -> Welcome {
+    let resumed = if lost.is_empty() {
+        Resumed::Full
+    } else {
+        Resumed::Partial
+    };
+    Welcome {
+        resumed: resumed.into(),
+        lost_delivery_ids: lost.to_vec(),
+        ..resumable()
+    }
+}
+
 struct Running {
     stop: oneshot::Sender<()>,
     bot: JoinHandle<Result<(), Error>>,
@@ -138,6 +185,10 @@ where
 async fn handler(turn: Turn) -> Result<Reply, TurnError> {
     match turn.text() {
         "fail" => Err(TurnError::retry("told to")),
+        "fail later" => {
+            tokio::time::sleep(2 * HEARTBEAT).await;
+            Err(TurnError::retry("told to"))
+        }
         "poison" => Err(TurnError::poison("told to")),
         "panic" => panic!("told to"),
         "hang" => std::future::pending().await,
@@ -252,20 +303,43 @@ async fn a_bot_that_stops_finishes_what_runs_and_releases_the_rest() {
     // Both are with the bot when a heartbeat names them.
     while link.heartbeat().await.delivery_ids.len() < 2 {}
     let _ = running.stop.send(());
-    assert_eq!(
-        link.commit().await.activities,
-        [Activity::message("waited")]
-    );
-    link.acked(1, AckOutcome::Ok).await;
+    assert!(matches!(link.frame().await, Some(BotFrame::Drain(_))));
     let nack = link.nack().await;
     assert_eq!(
         (nack.mode(), nack.delivery_ids),
         (NackMode::Release, vec![2])
     );
-    assert!(link.frame().await.is_none());
+    link.acked(2, AckOutcome::Ok).await;
+    // What was on its way goes back as well.
+    link.deliver(3, "hi").await;
+    let nack = link.nack().await;
+    assert_eq!(nack.delivery_ids, [3]);
+    link.acked(3, AckOutcome::Ok).await;
+    assert_eq!(
+        link.commit().await.activities,
+        [Activity::message("waited")]
+    );
+    link.acked(1, AckOutcome::Ok).await;
+    // The bot leaves it to the gateway to end the stream.
+    link.heartbeat().await;
     drop(link);
     let ended = running.bot.await;
     assert!(matches!(ended, Ok(Ok(()))));
+}
+
+#[tokio::test]
+async fn a_bot_that_stops_and_is_lost_has_stopped() {
+    let mut stage = Stage::new().await;
+    let running = run(&stage, Bot::builder("b"), handler);
+    let mut link = stage.bot().await;
+    link.welcome_resumable().await;
+    link.deliver(1, "hang").await;
+    link.heartbeat().await;
+    let Running { stop, bot } = running;
+    let _ = stop.send(());
+    assert!(matches!(link.frame().await, Some(BotFrame::Drain(_))));
+    link.end(Code::Unavailable, "SHUTTING_DOWN").await;
+    assert!(matches!(bot.await, Ok(Ok(()))));
 }
 
 #[tokio::test]

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::early::{Early, EarlySend};
+use super::early::{Early, EarlySend, Streams};
 use super::streaming::ReplyStream;
 use crate::Error;
 use crate::proto::{
-    Activity, Appended, BotEphemeral, Cancel, ConversationName, Delivery, NackMode, Send,
+    Activity, Appended, BotEphemeral, Cancel, ConversationName, Delivery, Nack, NackMode, Send,
     StateScope, StateWrite,
 };
+
+/// Longest wait before another attempt; the gateway refuses a longer one.
+const MAX_DELAY: Duration = Duration::from_secs(600);
 
 /// One delivery, to be answered by what the handler returns.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct Turn {
     activity: Arc<Activity>,
     conversation: ConversationName,
     sends: mpsc::Sender<Early>,
+    links: Streams,
     cancels: watch::Receiver<Vec<Cancel>>,
     /// Replies that were begun.
     streams: AtomicU32,
@@ -33,6 +37,7 @@ impl Turn {
     pub(super) fn new(
         mut delivery: Delivery,
         sends: mpsc::Sender<Early>,
+        links: Streams,
         cancels: watch::Receiver<Vec<Cancel>>,
     ) -> Self {
         Self {
@@ -40,6 +45,7 @@ impl Turn {
             conversation: delivery.conversation.take().unwrap_or_default(),
             delivery,
             sends,
+            links,
             cancels,
             streams: AtomicU32::new(0),
             is_again: false,
@@ -53,6 +59,7 @@ impl Turn {
             activity: Arc::clone(&self.activity),
             conversation: self.conversation.clone(),
             sends: self.sends.clone(),
+            links: self.links.clone(),
             cancels: self.cancels.clone(),
             streams: AtomicU32::new(0),
             is_again: true,
@@ -122,6 +129,13 @@ impl Turn {
         self.delivery.after_gap
     }
 
+    /// Whether this is a dead letter that an operator has handed over again: it is earlier than what the
+    /// bot has seen of the conversation.
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        self.delivery.replay
+    }
+
     /// Id of the delivery, new for each attempt.
     #[must_use]
     pub fn delivery_id(&self) -> u64 {
@@ -131,12 +145,14 @@ impl Turn {
     /// Says something before the turn is over, and waits until it is durable.
     ///
     /// `client_id` is the bot's own key for it, unique in the conversation: when the same turn is
-    /// tried again, the same key with the same activity is not sent twice.
+    /// tried again, the same key with the same activity is not sent twice. When the stream is lost
+    /// meanwhile, it is said again once the session has been resumed, and the wait goes on.
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`] when the delivery was given to someone else; [`Error::Refused`] when the
-    /// gateway would not take the activity; [`Error::Ended`] when the session was lost.
+    /// [`Error::Stale`] when the delivery was given to someone else or the session was lost for good;
+    /// [`Error::Refused`] when the gateway would not take the activity; [`Error::Ended`] when the bot
+    /// has ended.
     pub async fn send(
         &self,
         client_id: impl Into<String>,
@@ -162,7 +178,7 @@ impl Turn {
         let index = self.streams.fetch_add(1, Ordering::Relaxed);
         let id = self.delivery.delivery_id;
         let (sends, cancels) = (self.sends.clone(), self.cancels.clone());
-        ReplyStream::new(sends, cancels, id, index, self.is_again)
+        ReplyStream::new(sends, self.links.clone(), cancels, id, index, self.is_again)
     }
 
     /// Shows that the bot is typing, for a few seconds. Waits for nothing: when there is no room for it,
@@ -173,7 +189,10 @@ impl Turn {
             delivery_id: self.delivery.delivery_id,
             activity: Some(Activity::of_type("typing").into()),
         };
-        let _ = self.sends.try_send(Early::Frame(typing.into()));
+        let _ = self.sends.try_send(Early::Frame {
+            frame: typing.into(),
+            stream: self.links.current(),
+        });
     }
 }
 
@@ -288,6 +307,31 @@ impl TurnError {
         Self {
             mode: NackMode::Release,
             ..Self::retry(reason)
+        }
+    }
+}
+
+impl TurnError {
+    /// Gives a delivery back, and asks what became of that: what is not heard of is said again on the next
+    /// stream, so that a delay and a reason are not lost with this one.
+    pub(super) fn nack(self, delivery_id: u64) -> Nack {
+        let Self {
+            mode,
+            delay,
+            reason,
+        } = self;
+        tracing::warn!(delivery.id = delivery_id, ?mode, %reason, "turn given back");
+        let delay = delay.map(|delay| delay.min(MAX_DELAY));
+        Nack {
+            delivery_ids: vec![delivery_id],
+            mode: mode.into(),
+            delay: delay.and_then(|delay| delay.try_into().ok()),
+            reason: if mode == NackMode::Poison {
+                reason
+            } else {
+                String::new()
+            },
+            want_result: true,
         }
     }
 }
