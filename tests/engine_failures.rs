@@ -23,8 +23,10 @@ use turnwire::engine::receipt::{Receipt, State};
 use turnwire::engine::schedule::{Cancelled, Sent, Times};
 use turnwire::engine::session::{Appended, Credit, Delivery, Event, Events, Outcome};
 use turnwire::engine::settings::{Bot, Channel, Hears, OnPoison, Outbound, Settings};
-use turnwire::engine::terms::Terms;
-use turnwire::engine::{Engine, Error, Follower, Link, Nack, Opening, Start, Step};
+use turnwire::engine::terms::{Selector, Terms};
+use turnwire::engine::{
+    Deal, Engine, Error, Follower, LetterFilter, Link, Nack, Opening, Start, Step,
+};
 use turnwire::id::{BotId, ChannelId, ConversationKey, DeliveryId, ScheduleId, Sequence};
 use turnwire::limits::Limits;
 use turnwire::metrics::Metrics;
@@ -748,6 +750,76 @@ async fn a_stop_makes_durable_what_was_not_yet() {
     gateway.settle().await;
     gateway.engine.stop().await;
     assert_eq!(gateway.memory.crash(0), 0);
+}
+
+#[tokio::test]
+async fn a_replay_that_no_session_takes_stays_a_dead_letter_and_nothing_else_is_passed_over() {
+    let gateway = Gateway::new();
+    let key = conversation("1");
+    let event = v1::Activity {
+        r#type: Some("event".to_owned()),
+        name: Some("news".to_owned()),
+        ..question(&key, "event")
+    };
+    let channel = ChannelId::from(CHANNEL);
+    gateway.engine.post(&channel, event.into()).await.unwrap();
+    let (bot, mut events) = gateway.attach_bot("all").await;
+    gateway.settle().await;
+    let bad = the_delivery(&mut events);
+    let poison = Nack::Poison("bad".to_owned());
+    bot.nack(2, vec![bad.id], poison, false).await.unwrap();
+    drop(bot);
+    gateway.settle().await;
+
+    let replay = || {
+        let reader = BOT.to_owned();
+        let all = Vec::new();
+        gateway.engine.deal(key.clone(), reader, all, Deal::Replay)
+    };
+    let letter = || {
+        let filter = LetterFilter::default();
+        let letters = gateway.engine.dead_letters(&filter, None, 9).unwrap();
+        let [letter] = &letters.letters[..] else {
+            panic!("not one dead letter: {letters:?}")
+        };
+        (letter.sequence, letter.replay, letter.reason.clone())
+    };
+    let mut terms = Terms::new("messages", CREDIT);
+    terms.selectors.push(Selector {
+        types: vec!["message".to_owned()],
+        ..Selector::default()
+    });
+    let attached = gateway.engine.attach_bot(&BOT.into(), terms).await;
+    let Opening {
+        link: bot,
+        mut events,
+        ..
+    } = attached.unwrap();
+    // Once with nothing behind it, and once with something.
+    for id in ["a", "b"] {
+        assert_eq!(replay().await.unwrap().count, 1);
+        gateway.settle().await;
+        let again = || (Sequence(1), false, "no session takes it".to_owned());
+        assert_eq!(letter(), again());
+        assert!(told(&mut events).is_empty());
+        gateway.post(&key, id).await.unwrap();
+        assert_eq!(replay().await.unwrap().count, 1);
+        gateway.settle().await;
+        let next = the_delivery(&mut events);
+        let activity = v1::Activity::decode(&*next.activity).unwrap();
+        assert_eq!(activity.id.as_deref(), Some(id));
+        bot.ack(3, vec![next.id], false).await.unwrap();
+        gateway.settle().await;
+        assert_eq!(letter(), again());
+    }
+
+    // One that takes everything gets it.
+    drop(bot);
+    let (_bot, mut events) = gateway.attach_bot("all").await;
+    assert_eq!(replay().await.unwrap().count, 1);
+    gateway.settle().await;
+    let again = the_delivery(&mut events);
+    assert!(again.replay && again.sequence == Sequence(1));
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ impl Subscription {
     /// What is handed over next, when it is in memory.
     #[must_use]
     pub fn next(&self) -> Option<&Arc<Entry>> {
-        if self.held.is_empty() && !self.replays.is_empty() {
+        if self.is_next_a_replay() {
             return self.replay.as_ref().map(|waiting| &waiting.entry);
         }
         if self.blocked {
@@ -245,8 +245,8 @@ impl Subscription {
     /// `last`.
     #[must_use]
     pub fn must_read_after(&self, last: Sequence) -> Option<Sequence> {
-        let is_next = self.held.is_empty() && !self.replays.is_empty();
-        (!is_next && self.has_handed_all() && self.known_to < last).then_some(self.known_to)
+        (!self.is_next_a_replay() && self.has_handed_all() && self.known_to < last)
+            .then_some(self.known_to)
     }
 
     /// Learns of the activity after the last one it knows of: just appended, or read from the log.
@@ -322,7 +322,7 @@ impl Subscription {
             fence,
             used,
         });
-        let replay = self.held.is_empty() && !self.replays.is_empty();
+        let replay = self.is_next_a_replay();
         // What is counted, or blocked, is then right after what is finished, wherever it is read again.
         self.finished = self.all_before_the_next();
         let next = match replay {
@@ -370,7 +370,12 @@ impl Subscription {
     }
 
     /// Goes over the next activity, which is not for any session: it is finished with what is before it.
+    ///
+    /// # Panics
+    ///
+    /// When what is next is not in memory, or is a replay.
     pub fn pass(&mut self) {
+        assert!(!self.is_next_a_replay(), "a dead letter stays one");
         let passed = self.waiting.remove(self.held.len());
         let passed = passed.expect("what is passed was waiting");
         self.waiting_bytes -= passed.entry.activity.len();

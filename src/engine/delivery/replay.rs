@@ -13,6 +13,12 @@ impl Subscription {
         self.held.front().is_some_and(|held| held.replay)
     }
 
+    /// Whether what is handed over next is a dead letter once more.
+    #[must_use]
+    pub fn is_next_a_replay(&self) -> bool {
+        self.held.is_empty() && !self.replays.is_empty()
+    }
+
     /// The position of a dead letter that is to be read, to be handed over next.
     #[must_use]
     pub fn must_read_replay(&self) -> Option<Sequence> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::letters::TOO_MANY;
+use super::letters::{NOBODY, TOO_MANY};
 use super::queue::Lane;
 use super::residency::Filled;
 use super::{Place, Shard};
@@ -255,12 +255,20 @@ impl Shard {
                     return Served::NoRoom;
                 }
                 Choice::NotNow => return Served::Done,
-                Choice::Nobody => {
-                    self.conversations[slot].seats[seat].subscription.pass();
-                    self.touch(slot, round);
-                }
+                Choice::Nobody => self.pass(place, round),
             }
         }
+    }
+
+    /// Goes over the next activity, which no session takes. One that an operator wants handed over again
+    /// stays a dead letter, since nothing else would be left of it.
+    fn pass(&mut self, place: Place, round: &mut Round) {
+        let subscription = &mut self.conversations[place.slot].seats[place.seat].subscription;
+        if subscription.is_next_a_replay() {
+            return self.end_replay(place, Some(NOBODY), round);
+        }
+        subscription.pass();
+        self.touch(place.slot, round);
     }
 
     fn is_ready(&self, place: Place) -> bool {

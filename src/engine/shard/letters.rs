@@ -24,6 +24,9 @@ use crate::store::{self, Order, record};
 
 /// Why an activity is parked that was handed out as often as it may be.
 pub(super) const TOO_MANY: &str = "too many attempts";
+/// Why one that was to be handed over again is parked once more, when sessions are there and the
+/// selectors of none match it.
+pub(super) const NOBODY: &str = "no session takes it";
 
 /// The event that asks a channel to bring in a person: the Bot Framework's name for it.
 const HANDOFF: &str = "handoff.initiate";
