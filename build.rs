@@ -30,9 +30,16 @@ const STORAGE: [&str; 2] = [
 ];
 
 /// Messages that hold an activity as the writer encoded it...
-const CARRIERS: [&str; 4] = ["Delivery", "Outbound", "LogEntry", "Ephemeral"];
+const CARRIERS: [&str; 5] = [
+    "DeadLetter",
+    "Delivery",
+    "Ephemeral",
+    "LogEntry",
+    "Outbound",
+];
 /// ...and the responses that hold those.
-const ENVELOPES: [&str; 4] = [
+const ENVELOPES: [&str; 5] = [
+    "ListDeadLettersResponse",
     "SubscribeResponse",
     "AttachResponse",
     "ListActivitiesResponse",
@@ -72,6 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ReceiptState",
         "Retry",
         "ScheduleEnd",
+        "SessionState",
     ];
     for leaf in leaves {
         config = config.extern_path(

@@ -21,9 +21,11 @@ mod echo_bot;
 mod bots;
 mod chat;
 mod conversations;
+mod deadletters;
 mod export;
 mod scheduled;
 mod send;
+mod sessions;
 mod tail;
 mod when;
 
@@ -72,6 +74,10 @@ enum Command {
     Send(send::Args),
     /// List what waits for its time, or take it back
     Scheduled(scheduled::Args),
+    /// List, replay and drop what bots and channels could not take
+    Deadletters(deadletters::Args),
+    /// List who is attached, and whether they work
+    Sessions(sessions::Args),
     /// Watch one conversation, or all of them
     Tail(tail::Args),
     /// List conversations, the newest first
@@ -136,6 +142,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Chat(args) => chat::run(args, &connection, json).await,
             Command::Send(args) => send::run(args, &connection, json).await,
             Command::Scheduled(args) => scheduled::run(args, &connection, json).await,
+            Command::Deadletters(args) => deadletters::run(args, &connection, json).await,
+            Command::Sessions(args) => sessions::run(args, &connection, json).await,
             Command::Tail(args) => tail::run(args, &connection, json).await,
             Command::Conversations(args) => conversations::run(args, &connection, json).await,
             Command::Export(args) => export::run(args, &connection, json).await,

@@ -25,6 +25,7 @@ mod room;
 mod round;
 pub mod schedule;
 pub mod session;
+mod sessions;
 pub mod settings;
 mod shard;
 pub mod state;
@@ -61,6 +62,7 @@ pub use feed::{Ephemeral, Follower, Step};
 pub use letters::{DeadLetter, LetterFilter, Letters};
 pub use link::Link;
 pub use read::{Filter, ListPosition};
+pub use sessions::{Doing, SessionInfo};
 pub use stream::Piece;
 
 use command::{Append, Command, From as Origin, Keyed, Reply};

@@ -18,7 +18,8 @@ const PROTOS: [&str; 9] = [
 
 /// Activities in frames and requests. An activity has some sixty fields and is moved with whatever
 /// holds it: through queues, futures and results. A box is moved by its address.
-const BOXED: [&str; 12] = [
+const BOXED: [&str; 13] = [
+    "DeadLetter.activity",
     "Send.activity",
     "Delivery.activity",
     "Post.activity",

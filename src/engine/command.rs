@@ -52,6 +52,8 @@ pub(crate) enum Command {
     DrainSession(session::Number),
     /// Something is to become of dead letters.
     Deal(Box<DeadLetters>),
+    /// Say what sessions have.
+    Describe(oneshot::Sender<Vec<Description>>),
     /// Credit was granted to a session.
     Granted(Arc<Session>),
     /// A bot joins, leaves or hands over.
@@ -193,6 +195,19 @@ pub(crate) struct DeadLetters {
     pub(crate) sequences: Vec<Sequence>,
     pub(crate) deal: Deal,
     pub(crate) reply: oneshot::Sender<Result<Dealt, Error>>,
+}
+
+/// What a session has of a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Description {
+    pub(crate) session: session::Number,
+    pub(crate) is_draining: bool,
+    /// Conversations.
+    pub(crate) leases: u64,
+    /// Deliveries.
+    pub(crate) held: u64,
+    /// When the oldest of them was handed over.
+    pub(crate) held_since: Option<Timestamp>,
 }
 
 /// What becomes of dead letters.

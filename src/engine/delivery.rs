@@ -221,11 +221,18 @@ impl Subscription {
         self.held_waiting(position).map(|waiting| &waiting.entry)
     }
 
-    /// How often the activity that must be finished first was handed out.
+    /// How often the activity that a session has at `position` was handed out.
     #[must_use]
     pub fn attempts(&self, position: usize) -> u32 {
         self.held_waiting(position)
             .map_or(0, |waiting| waiting.attempts)
+    }
+
+    /// How often the oldest activity that waits or is held was handed out.
+    #[must_use]
+    pub fn first_attempts(&self) -> u32 {
+        let first = self.waiting.front();
+        first.map_or(0, |waiting| waiting.attempts)
     }
 
     /// Whether something was skipped since the last ack.
@@ -245,8 +252,9 @@ impl Subscription {
     /// `last`.
     #[must_use]
     pub fn must_read_after(&self, last: Sequence) -> Option<Sequence> {
-        (!self.is_next_a_replay() && self.has_handed_all() && self.known_to < last)
-            .then_some(self.known_to)
+        // Not for a replay's sake; but what blocks can be dropped while replays wait.
+        let is_needed = !self.is_next_a_replay() || self.blocked;
+        (is_needed && self.has_handed_all() && self.known_to < last).then_some(self.known_to)
     }
 
     /// Learns of the activity after the last one it knows of: just appended, or read from the log.
@@ -510,8 +518,10 @@ impl Subscription {
     }
 
     fn advance(&mut self) {
-        debug_assert!(!self.holds_replay(), "a replay has an end of its own");
-        self.held.pop_front();
+        // A replay has an end of its own.
+        if !self.holds_replay() {
+            self.held.pop_front();
+        }
         let done = self.waiting.pop_front();
         let done = done.expect("what is finished or skipped was waiting");
         self.waiting_bytes -= done.entry.activity.len();

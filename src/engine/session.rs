@@ -217,7 +217,10 @@ impl Session {
 
     /// Begins to drain: each of `shards` says once that it has nothing of the session's.
     pub(crate) fn drain(&self, shards: usize) {
-        self.undrained.store(shards, Ordering::Relaxed);
+        // Once: shards say it once, too.
+        let _ = self
+            .undrained
+            .compare_exchange(0, shards, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Notes that a shard has nothing more of the session's. The last one ends the stream.

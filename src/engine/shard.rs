@@ -489,6 +489,8 @@ impl Shard {
             Command::Resume(resume) => self.resume(*resume, round),
             Command::Detach(number) => self.detach(number, round),
             Command::DrainSession(number) => self.drain_session(number, round),
+            // Who asked may have gone away.
+            Command::Describe(reply) => drop(reply.send(self.describe())),
             Command::Granted(session) => {
                 let number = self.subscriber(&session.subscriber);
                 round.pump.push(number);

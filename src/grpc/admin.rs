@@ -1,6 +1,7 @@
 //! `turnwire.v1.AdminService`: looking after a gateway.
 
 mod backup;
+mod letters;
 
 use std::sync::Arc;
 
@@ -9,9 +10,10 @@ use tonic::{Request, Response, Status};
 
 use super::access::{answered, caller, require};
 use crate::activity::validate;
-use crate::engine::Engine;
+use crate::engine::{Deal, Engine};
 use crate::files::Files;
 use crate::id::ChannelId;
+use crate::proto::server::ListDeadLettersResponse;
 use crate::proto::server::admin_service_server::AdminService;
 use crate::proto::v1;
 use crate::status::Failure;
@@ -89,6 +91,76 @@ impl AdminService for Service {
                 activities: erased.activities,
                 named_activities: erased.named,
                 files: erased.files,
+            })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        let answer = admin(&request).and_then(|()| self.letters(request.into_inner()));
+        answered(&self.engine, answer)
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        request: Request<v1::ReplayDeadLettersRequest>,
+    ) -> Result<Response<v1::ReplayDeadLettersResponse>, Status> {
+        let answer = async {
+            admin(&request)?;
+            let v1::ReplayDeadLettersRequest {
+                conversation,
+                bot_id,
+                sequences,
+            } = request.into_inner();
+            let dealt = self
+                .deal(conversation, bot_id, sequences, Deal::Replay)
+                .await?;
+            Ok(v1::ReplayDeadLettersResponse {
+                count: dealt.count as u64,
+                more: dealt.more,
+            })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn drop_dead_letters(
+        &self,
+        request: Request<v1::DropDeadLettersRequest>,
+    ) -> Result<Response<v1::DropDeadLettersResponse>, Status> {
+        let answer = async {
+            admin(&request)?;
+            let v1::DropDeadLettersRequest {
+                conversation,
+                bot_id,
+                sequences,
+            } = request.into_inner();
+            let dealt = self
+                .deal(conversation, bot_id, sequences, Deal::Drop)
+                .await?;
+            Ok(v1::DropDeadLettersResponse {
+                count: dealt.count as u64,
+                more: dealt.more,
+            })
+        };
+        answered(&self.engine, answer.await)
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let answer = async {
+            admin(&request)?;
+            let mut sessions = self.engine.list_sessions().await?;
+            let most = self.engine.limits().page;
+            let more = sessions.len() > most;
+            sessions.truncate(most);
+            Ok(v1::ListSessionsResponse {
+                sessions: sessions.into_iter().map(letters::session).collect(),
+                more,
             })
         };
         answered(&self.engine, answer.await)

@@ -91,6 +91,18 @@ impl Token for ScheduleId {
     }
 }
 
+/// A place in the store, which may be any bytes: in hexadecimal digits.
+impl Token for Vec<u8> {
+    fn to_text(&self) -> String {
+        self.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+        (0..text.len()).step_by(2).map(pair).collect()
+    }
+}
+
 impl Token for String {
     fn to_text(&self) -> String {
         self.clone()

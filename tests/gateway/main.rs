@@ -27,6 +27,7 @@ mod changes;
 mod channel;
 mod conversations;
 mod create_conversation;
+mod dead_letters;
 mod direct_line;
 mod direct_line_uploads;
 mod drains;

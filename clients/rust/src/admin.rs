@@ -4,7 +4,10 @@ use prost::bytes::Bytes;
 
 use crate::proto::backup_response::Part;
 use crate::proto::{
-    BackupRequest, BackupResponse, BackupSummary, EraseUserRequest, EraseUserResponse,
+    BackupRequest, BackupResponse, BackupSummary, ConversationName, DropDeadLettersRequest,
+    DropDeadLettersResponse, EraseUserRequest, EraseUserResponse, ListDeadLettersRequest,
+    ListDeadLettersResponse, ListSessionsRequest, ListSessionsResponse, ReplayDeadLettersRequest,
+    ReplayDeadLettersResponse,
 };
 use crate::{Client, Error};
 
@@ -38,6 +41,75 @@ impl Admin {
             stream: stream.into_inner(),
             summary: None,
         })
+    }
+
+    /// A page of dead letters.
+    ///
+    /// # Errors
+    ///
+    /// As `ListDeadLetters` lists them.
+    pub async fn dead_letters_page(
+        &self,
+        request: ListDeadLettersRequest,
+    ) -> Result<ListDeadLettersResponse, Error> {
+        let page = self.client.admin_service().list_dead_letters(request).await;
+        let page = page.map_err(|status| self.client.error(status))?;
+        Ok(page.into_inner())
+    }
+
+    /// Hands dead letters over again: those at `sequences`, or all of them.
+    ///
+    /// # Errors
+    ///
+    /// As `ReplayDeadLetters` lists them. Trying again is safe.
+    pub async fn replay_dead_letters(
+        &self,
+        conversation: ConversationName,
+        bot_id: impl Into<String>,
+        sequences: Vec<u64>,
+    ) -> Result<ReplayDeadLettersResponse, Error> {
+        let request = ReplayDeadLettersRequest {
+            conversation: Some(conversation),
+            bot_id: bot_id.into(),
+            sequences,
+        };
+        let mut service = self.client.admin_service();
+        let replayed = service.replay_dead_letters(request).await;
+        let replayed = replayed.map_err(|status| self.client.error(status))?;
+        Ok(replayed.into_inner())
+    }
+
+    /// Removes dead letters: those at `sequences`, or all of them.
+    ///
+    /// # Errors
+    ///
+    /// As `DropDeadLetters` lists them. Trying again is safe.
+    pub async fn drop_dead_letters(
+        &self,
+        conversation: ConversationName,
+        bot_id: impl Into<String>,
+        sequences: Vec<u64>,
+    ) -> Result<DropDeadLettersResponse, Error> {
+        let request = DropDeadLettersRequest {
+            conversation: Some(conversation),
+            bot_id: bot_id.into(),
+            sequences,
+        };
+        let dropped = self.client.admin_service().drop_dead_letters(request).await;
+        let dropped = dropped.map_err(|status| self.client.error(status))?;
+        Ok(dropped.into_inner())
+    }
+
+    /// The sessions of bots and adapters.
+    ///
+    /// # Errors
+    ///
+    /// As `ListSessions` lists them.
+    pub async fn sessions(&self) -> Result<ListSessionsResponse, Error> {
+        let mut service = self.client.admin_service();
+        let sessions = service.list_sessions(ListSessionsRequest {}).await;
+        let sessions = sessions.map_err(|status| self.client.error(status))?;
+        Ok(sessions.into_inner())
     }
 
     /// Erases a user of a channel, or some of them: to be called again until `done`.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use foldhash::HashMap;
+
 use super::{Attached, Place, Shard};
-use crate::engine::command::Resume;
+use crate::engine::command::{Description, Resume};
 use crate::engine::conversation::Reader;
 use crate::engine::delivery::Return;
 use crate::engine::round::Round;
@@ -175,5 +177,45 @@ impl Shard {
         if attached.is_draining && attached.held.is_empty() {
             round.drained.push(Arc::clone(&attached.session));
         }
+    }
+}
+
+impl Shard {
+    /// What each session has of this shard. Takes time in proportion to what is in memory.
+    pub(super) fn describe(&self) -> Vec<Description> {
+        let describe = |(number, attached): (&session::Number, &Attached)| Description {
+            session: *number,
+            is_draining: attached.is_draining,
+            leases: 0,
+            held: attached.held.len() as u64,
+            held_since: None,
+        };
+        let mut sessions: HashMap<_, _> = self
+            .attached
+            .iter()
+            .map(|attached| (*attached.0, describe(attached)))
+            .collect();
+        let seats = self.conversations.iter();
+        for seat in seats.flat_map(|(_, conversation)| &conversation.seats) {
+            if let Some(lease) = seat.subscription.lease()
+                && let Some(session) = sessions.get_mut(&lease.session)
+            {
+                session.leases += 1;
+            }
+            for held in seat.subscription.held() {
+                if let Some(session) = sessions.get_mut(&held.session) {
+                    let since = session
+                        .held_since
+                        .map_or(held.since, |at| at.min(held.since));
+                    session.held_since = Some(since);
+                }
+            }
+        }
+        for lease in self.leases.all() {
+            if let Some(session) = sessions.get_mut(&lease.session) {
+                session.leases += 1;
+            }
+        }
+        sessions.into_values().collect()
     }
 }

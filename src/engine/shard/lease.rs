@@ -35,6 +35,11 @@ impl Leases {
         self.kept.remove(&seat).map(|(lease, _)| lease)
     }
 
+    /// All that are kept.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Lease> {
+        self.kept.values().map(|(lease, _)| lease)
+    }
+
     /// Forgets leases whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
         while self.order.front().is_some_and(|(_, until)| *until <= now) {

@@ -52,7 +52,7 @@ impl Shard {
         };
         let letter = storage::DeadLetter {
             parked_time_ms: round.now.0,
-            attempts: taken.subscription.attempts(0),
+            attempts: taken.subscription.first_attempts(),
             reason: reason.to_owned(),
             channel_id: conversation.key.channel.to_string(),
             conversation_id: conversation.key.conversation.to_string(),
@@ -218,7 +218,11 @@ impl Shard {
                     Ok((_, _, sequence)) => {
                         let is_meant =
                             letters.sequences.is_empty() || letters.sequences.contains(&sequence);
-                        if is_meant && !self.is_letter_removed(key, round) {
+                        let is_done = letters.deal == Deal::Replay
+                            && seat.is_some_and(|seat| {
+                                conversation.seats[seat].subscription.is_to_replay(sequence)
+                            });
+                        if is_meant && !is_done && !self.is_letter_removed(key, round) {
                             found.push(sequence);
                         }
                     }
@@ -303,6 +307,10 @@ impl Shard {
     ) -> Result<usize, Error> {
         let number = self.conversations[slot].number;
         let mut count = 0;
+        if let Some(seat) = seat {
+            let subscription = &mut self.conversations[slot].seats[seat].subscription;
+            subscription.forget_replays(|letter| found.contains(&letter));
+        }
         for &sequence in found {
             if let Some(seat) = seat {
                 let subscription = &self.conversations[slot].seats[seat].subscription;
@@ -326,8 +334,6 @@ impl Shard {
             count += 1;
         }
         if let Some(seat) = seat {
-            let subscription = &mut self.conversations[slot].seats[seat].subscription;
-            subscription.forget_replays(|letter| found.contains(&letter));
             self.go_on(slot, seat, round);
         }
         Ok(count)
@@ -370,7 +376,8 @@ impl Shard {
             )?;
             let letter = letter
                 .zip(entry.into_iter().next())
-                .map(|(letter, entry)| (entry, letter.attempts));
+                // One that was asked for just now has the attempts that parked it until that is written.
+                .map(|(letter, entry)| (entry, if letter.replay { letter.attempts } else { 0 }));
             taken.subscription.learn_replay(letter);
         }
     }

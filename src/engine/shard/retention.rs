@@ -212,16 +212,20 @@ impl Shard {
                 sequence,
             });
         }
-        for seat in &conversation.seats {
-            let bot = seat.reader.id();
-            for sequence in removed.iter().map(|entry| entry.sequence) {
-                let conversation = conversation.number;
-                round.batch.delete(&Key::DeadLetter {
-                    conversation,
-                    bot,
-                    sequence,
-                });
-            }
+        // Of those who have left, too.
+        let mut letters = Vec::new();
+        let range = KeyRange::dead_letters(conversation.number);
+        self.shared
+            .store
+            .scan(&range, Order::Ascending, &mut |key, _| {
+                if keys::decode_dead_letter(key).is_ok_and(|(_, _, sequence)| sequence < first) {
+                    letters.push(key.to_vec());
+                }
+                ControlFlow::Continue(())
+            })?;
+        for letter in letters {
+            round.batch.delete_encoded(&letter);
+            round.removed_letters.insert(letter);
         }
         self.conversations[slot].first = first;
         self.touch(slot, round);
