@@ -44,6 +44,8 @@ pub(crate) struct Round {
     pub(crate) removed_members: HashSet<Vec<u8>>,
     /// Encoded keys of dead letters that were removed and are still in the store.
     pub(crate) removed_letters: HashSet<Vec<u8>>,
+    /// Conversations with dead letters that are not in the store yet.
+    pub(crate) parked: HashSet<ConversationNumber>,
     /// Results of keyed appends that are not in the store yet.
     pub(crate) results: HashMap<OnceDigest, Kept>,
     /// Streamed replies that have ended, which they have not if the round is not written.
@@ -109,6 +111,7 @@ impl Round {
             handed_over: 0,
             removed_members: HashSet::new(),
             removed_letters: HashSet::new(),
+            parked: HashSet::new(),
             results: HashMap::new(),
             ended: Vec::new(),
             drained: Vec::new(),

@@ -64,6 +64,7 @@ impl Shard {
             sequence: entry.sequence,
         };
         record::put(&mut round.batch, &key, &letter);
+        round.parked.insert(conversation.number);
         self.shared.metrics.dead_letters.inc();
         // Without the reason: it is the bot's or the channel's words, and may hold the user's.
         warn!(

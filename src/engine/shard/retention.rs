@@ -163,6 +163,15 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Trimmed, Error> {
         let conversation = &self.conversations[slot];
+        // A dead letter that is not in the store yet would not be found with the others, and be left
+        // behind without its activity.
+        let number = conversation.number;
+        let in_flight = self.flight.as_ref();
+        if round.parked.contains(&number)
+            || in_flight.is_some_and(|flight| flight.round.parked.contains(&number))
+        {
+            return Ok(Trimmed::HeldUp);
+        }
         let held = conversation
             .seats
             .iter()
@@ -212,21 +221,6 @@ impl Shard {
                 sequence,
             });
         }
-        // Of those who have left, too.
-        let mut letters = Vec::new();
-        let range = KeyRange::dead_letters(conversation.number);
-        self.shared
-            .store
-            .scan(&range, Order::Ascending, &mut |key, _| {
-                if keys::decode_dead_letter(key).is_ok_and(|(_, _, sequence)| sequence < first) {
-                    letters.push(key.to_vec());
-                }
-                ControlFlow::Continue(())
-            })?;
-        for letter in letters {
-            round.batch.delete_encoded(&letter);
-            round.removed_letters.insert(letter);
-        }
         self.conversations[slot].first = first;
         self.touch(slot, round);
         for seat in 0..self.conversations[slot].seats.len() {
@@ -237,8 +231,8 @@ impl Shard {
         Ok(trimmed)
     }
 
-    /// Removes the dead letters before `first` of bots that take part no more. Whose they are, only the letters
-    /// say: there is a look at the store for each bot that ever left some.
+    /// Removes the dead letters before `first`, of those who take part no more as well. Whose they are,
+    /// only the letters say: there is a look at the store for each bot that ever left some.
     fn forget_letters(&self, slot: usize, first: Sequence, round: &mut Round) -> Result<(), Error> {
         let number = self.conversations[slot].number;
         let mut range = KeyRange::dead_letters(number);
@@ -251,6 +245,7 @@ impl Shard {
                     match keys::decode_dead_letter(key) {
                         Ok((_, _, sequence)) if sequence < first => {
                             round.batch.delete_encoded(key);
+                            round.removed_letters.insert(key.to_vec());
                             ControlFlow::Continue(())
                         }
                         Ok((conversation, bot, _)) => {
@@ -309,7 +304,7 @@ enum Trimmed {
     All,
     /// Some of it is gone, and the rest can go next.
     Some,
-    /// A session holds the next of it.
+    /// A session holds the next of it, or it has dead letters that are not written yet.
     HeldUp,
 }
 
