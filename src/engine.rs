@@ -294,6 +294,7 @@ impl Engine {
     ) -> Result<Follower, Error> {
         let (reply, followed) = oneshot::channel();
         let shard = self.shard(&conversation);
+        let id = conversation.conversation.clone();
         let command = Command::Follow {
             reply,
             conversation,
@@ -314,7 +315,7 @@ impl Engine {
         };
         let store = Arc::clone(&self.inner.shared.store);
         Ok(Follower::new(
-            followed.conversation,
+            (id, followed.conversation),
             position,
             followed.settled,
             followed.feed,

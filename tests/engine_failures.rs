@@ -904,6 +904,34 @@ async fn a_receipt_that_was_told_survives_a_machine_that_loses_all_that_was_not_
 }
 
 #[tokio::test]
+async fn an_outcome_that_nobody_was_told_of_may_come_again_and_one_that_was_asked_for_does_not() {
+    for asks in [false, true] {
+        let mut gateway = Gateway::new();
+        let key = conversation("1");
+        gateway.post(&key, "a").await.unwrap();
+        let (adapter, mut events) = gateway.attach_adapter().await;
+        let sent = gateway.send(&key, "hello").await.unwrap();
+        gateway.settle().await;
+        let outbound = the_delivery(&mut events);
+        adapter.delivered(2, outbound.id, None).await.unwrap();
+        gateway.settle().await;
+        if asks {
+            let receipt = gateway.engine.receipt(&key, &sent, DEADLINE).await;
+            assert_eq!(receipt.state, State::Delivered);
+        }
+        drop((adapter, events));
+        gateway.restart(0).await;
+        let (_adapter, mut events) = gateway.attach_adapter().await;
+        gateway.settle().await;
+        let again = told(&mut events);
+        let expected = if asks { 0 } else { 1 };
+        assert_eq!(again.len(), expected, "{again:?}");
+        let state = receipt(&gateway, &key, 2).state;
+        assert_eq!(state == State::Delivered, asks, "{state:?}");
+    }
+}
+
+#[tokio::test]
 async fn who_waits_for_a_receipt_goes_on_waiting_over_a_failure() {
     let gateway = Gateway::new();
     let key = conversation("1");

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
 use crate::engine::receipt::Receipt;
-use crate::id::{ConversationNumber, Sequence};
+use crate::id::{ConversationId, ConversationNumber, Sequence};
 use crate::limits::Limits;
 use crate::store::{Order, Store};
 
@@ -193,6 +193,7 @@ impl Feed {
 
 /// One reader of a conversation.
 pub struct Follower {
+    id: ConversationId,
     conversation: ConversationNumber,
     position: Sequence,
     /// Everything up to here was settled when it began.
@@ -222,7 +223,7 @@ impl Follower {
     /// A follower that has seen everything up to `position`, and that began when everything up to `settled`
     /// was settled.
     pub(crate) fn new(
-        conversation: ConversationNumber,
+        (id, conversation): (ConversationId, ConversationNumber),
         position: Sequence,
         settled: Sequence,
         feed: Arc<Feed>,
@@ -230,6 +231,7 @@ impl Follower {
         limits: &Limits,
     ) -> Self {
         Self {
+            id,
             conversation,
             position,
             settled,

@@ -13,11 +13,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::clock::Timestamp;
 use crate::engine::conversation::Stored;
 use crate::engine::error::Error;
-use crate::engine::log::Entry;
+use crate::engine::log::{self, Entry};
 use crate::engine::session::Appended;
 use crate::engine::settings::Outbound;
 use crate::engine::{Engine, Start};
-use crate::id::{ChannelId, ConversationKey, ConversationNumber, Sequence};
+use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::{self, Key, KeyRange};
 use crate::store::{self, Order, Store, record};
@@ -88,6 +88,7 @@ pub struct Receipted {
 impl Receipt {
     /// What is stored of an activity's receipt when its channel has spoken.
     pub(crate) fn record(
+        conversation: &ConversationId,
         entry: &Entry,
         said: &Said,
         deleted: bool,
@@ -98,18 +99,26 @@ impl Receipt {
             Said::Failed(reason) => (State::Failed, "", reason.as_str()),
             Said::Undetermined(reason) => (State::Unknown, "", reason.as_str()),
         };
+        // Nearly every id says where its activity is, and the record's key does as well.
+        let id = &*entry.activity_id;
+        let is_plain = log::position_of(conversation, id) == Some(entry.sequence);
+        let activity_id = if is_plain { "" } else { id };
         storage::Receipt {
             channel_activity_id: theirs.to_owned(),
             deleted,
             outcome: state.kind() as i32,
             reason: reason.to_owned(),
             time_ms: now.0,
-            activity_id: entry.activity_id.to_string(),
+            activity_id: activity_id.to_owned(),
         }
     }
 
     /// The receipt that is stored at a position; `None` when its channel has said nothing.
-    pub(crate) fn stored(sequence: Sequence, stored: storage::Receipt) -> Option<Self> {
+    pub(crate) fn stored(
+        conversation: &ConversationId,
+        sequence: Sequence,
+        stored: storage::Receipt,
+    ) -> Option<Self> {
         let state = match v1::ReceiptState::try_from(stored.outcome) {
             Ok(v1::ReceiptState::Delivered) => State::Delivered,
             Ok(v1::ReceiptState::Failed) => State::Failed,
@@ -118,9 +127,13 @@ impl Receipt {
             _ if !stored.channel_activity_id.is_empty() => State::Delivered,
             Ok(v1::ReceiptState::Unspecified | v1::ReceiptState::Accepted) | Err(_) => return None,
         };
+        let activity_id = match stored.activity_id {
+            plain if plain.is_empty() => log::id_at(conversation, sequence),
+            id => id,
+        };
         Some(Self {
             sequence,
-            activity_id: stored.activity_id,
+            activity_id,
             state,
             channel_activity_id: stored.channel_activity_id,
             reason: stored.reason,
@@ -148,7 +161,7 @@ impl Receipt {
 /// [`Error::StoreFailed`].
 pub(crate) fn read(
     store: &dyn Store,
-    conversation: ConversationNumber,
+    (id, conversation): (&ConversationId, ConversationNumber),
     range: RangeInclusive<Sequence>,
     most: usize,
 ) -> Result<Vec<Receipt>, Error> {
@@ -165,7 +178,7 @@ pub(crate) fn read(
                 sequence,
             };
             let stored = record::decode_receipt(&key, value)?;
-            Ok(Receipt::stored(sequence, stored))
+            Ok(Receipt::stored(id, sequence, stored))
         });
         match receipt {
             Ok(receipt) => receipts.extend(receipt),
@@ -202,7 +215,8 @@ impl Engine {
         };
         // Read after the cursor was, so that of what that has passed nothing is missed.
         let store = self.store();
-        let said = read(store, stored.number, first..=last, entries.len())?;
+        let conversation = (&key.conversation, stored.number);
+        let said = read(store, conversation, first..=last, entries.len())?;
         let waits_after = self
             .has_egress(&key.channel)
             .then(|| stored.egress())
@@ -212,10 +226,7 @@ impl Engine {
             entry.author.bot()?;
             let sequence = entry.sequence;
             if let Ok(at) = said.binary_search_by_key(&sequence, |receipt| receipt.sequence) {
-                return Some(Receipt {
-                    activity_id: entry.activity_id.to_string(),
-                    ..said[at].clone()
-                });
+                return Some(said[at].clone());
             }
             let waits = waits_after.is_some_and(|finished| sequence > finished);
             let state = if waits {
@@ -253,10 +264,7 @@ impl Engine {
         tokio::select! {
             biased;
             said = self.settled(key, appended.sequence) => match said {
-                Ok(Some(said)) => Receipt {
-                    activity_id: appended.activity_id.to_string(),
-                    ..said
-                },
+                Ok(Some(said)) => said,
                 Ok(None) => unsaid(State::Unknown),
                 Err(_) => unsaid(State::Accepted),
             },
@@ -274,8 +282,8 @@ impl Engine {
             let mut follower = self.follow(key.clone(), Start::End).await?;
             match follower.settled(sequence).await {
                 Ok(()) => {
-                    let number = follower.conversation();
-                    let said = read(self.store(), number, sequence..=sequence, 1)?;
+                    let conversation = follower.conversation();
+                    let said = read(self.store(), conversation, sequence..=sequence, 1)?;
                     return Ok(said.into_iter().next());
                 }
                 // A write has failed under it. Following again asks the shard, which has read the
@@ -299,6 +307,10 @@ mod tests {
     use super::*;
     use crate::engine::log::Author;
 
+    fn here() -> ConversationId {
+        "c".into()
+    }
+
     fn entry() -> Entry {
         Entry {
             sequence: Sequence(7),
@@ -318,9 +330,10 @@ mod tests {
             (Said::Failed("no".into()), State::Failed, "", "no"),
             (Said::Undetermined("?".into()), State::Unknown, "", "?"),
         ] {
-            let record = Receipt::record(&entry(), &said, true, Timestamp(9));
+            let record = Receipt::record(&here(), &entry(), &said, true, Timestamp(9));
             assert!(record.deleted);
-            let receipt = Receipt::stored(Sequence(7), record).expect("the channel has spoken");
+            let receipt =
+                Receipt::stored(&here(), Sequence(7), record).expect("the channel has spoken");
             let expected = Receipt {
                 sequence: Sequence(7),
                 activity_id: "a7".to_owned(),
@@ -334,12 +347,26 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_says_its_position_is_not_stored() {
+        let plain = Entry {
+            activity_id: log::id_at(&here(), Sequence(7)).into(),
+            ..entry()
+        };
+        let said = Said::Delivered(String::new());
+        let record = Receipt::record(&here(), &plain, &said, false, Timestamp(9));
+        assert_eq!(record.activity_id, "");
+        let receipt =
+            Receipt::stored(&here(), Sequence(7), record).expect("the channel has spoken");
+        assert_eq!(*receipt.activity_id, *plain.activity_id);
+    }
+
+    #[test]
     fn a_deletion_alone_says_nothing_of_the_channel() {
         let record = storage::Receipt {
             deleted: true,
             ..Default::default()
         };
-        assert_eq!(Receipt::stored(Sequence(7), record), None);
+        assert_eq!(Receipt::stored(&here(), Sequence(7), record), None);
     }
 
     #[test]
@@ -348,7 +375,8 @@ mod tests {
             channel_activity_id: "theirs".to_owned(),
             ..Default::default()
         };
-        let receipt = Receipt::stored(Sequence(7), record).expect("the channel has spoken");
+        let receipt =
+            Receipt::stored(&here(), Sequence(7), record).expect("the channel has spoken");
         assert_eq!((receipt.state, receipt.time), (State::Delivered, None));
     }
 }

@@ -56,8 +56,8 @@ pub(crate) struct Round {
     pub(crate) documents: Vec<Vec<u8>>,
     /// Ends of scheduled sends that are not in the store yet.
     pub(crate) ends: HashMap<OnceDigest, End>,
-    /// Receipts that are not in the store yet.
-    pub(crate) receipts: HashMap<(ConversationNumber, Sequence), storage::Receipt>,
+    /// Receipts that are not in the store yet, oldest first. Few are ever looked up.
+    pub(crate) receipts: Vec<((ConversationNumber, Sequence), storage::Receipt)>,
     effects: Vec<Effect>,
     /// Which effect has the results of a session's acknowledgements: they are told together, since
     /// they become durable together, and a frame costs more than a result in it.
@@ -117,7 +117,7 @@ impl Round {
             drained: Vec::new(),
             documents: Vec::new(),
             ends: HashMap::new(),
-            receipts: HashMap::new(),
+            receipts: Vec::new(),
             effects: Vec::new(),
             acked: HashMap::new(),
         }

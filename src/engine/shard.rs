@@ -293,6 +293,8 @@ pub(crate) struct Shard {
     draining: bool,
     /// The round that is being written.
     flight: Option<write::Flight>,
+    /// Receipts were written that are not surely on disk.
+    receipts_may_be_lost: bool,
     /// Pages that a user is to be erased from: of each caller one.
     erasing: VecDeque<Box<Erase>>,
     /// Results that were kept since the shard began.
@@ -344,6 +346,8 @@ impl Shard {
             paused_until: Timestamp::default(),
             draining: false,
             flight: None,
+            // Of a run before this one.
+            receipts_may_be_lost: true,
             erasing: VecDeque::new(),
             kept: filter::Filter::default(),
             settings,

@@ -86,6 +86,7 @@ struct Keyspaces {
     hot: Keyspace,
     activities: Keyspace,
     idempotency: Keyspace,
+    receipts: Keyspace,
     rest: Keyspace,
 }
 
@@ -141,11 +142,13 @@ impl Embedded {
             hot,
             activities: open("activities", activity_options)?,
             idempotency: open("idempotency", idempotency_options)?,
+            receipts: open("receipts", receipt_options)?,
             rest: open("rest", rest_options)?,
         };
         let others = [
             &keyspaces.activities,
             &keyspaces.idempotency,
+            &keyspaces.receipts,
             &keyspaces.rest,
         ];
         if is_new
@@ -286,13 +289,14 @@ impl Keyspaces {
             Table::Activity => &self.activities,
             // Written once, read by keys that are mostly not there, removed in bulk.
             Table::Idempotency => &self.idempotency,
+            // As many as activities that bots say, mostly written once, small, and seldom read.
+            Table::Receipt => &self.receipts,
             // Seldom written.
             Table::SigningKey
             | Table::Conversation
             | Table::Member
             | Table::Listing
             | Table::DeadLetter
-            | Table::Receipt
             | Table::Expiry
             | Table::State => &self.rest,
             Table::Scheduled | Table::ScheduledDue => &self.rest,
@@ -349,6 +353,15 @@ fn idempotency_options(_: &Options) -> KeyspaceCreateOptions {
             bloom(BloomConstructionPolicy::FalsePositiveRate(0.0001)),
             bloom(BloomConstructionPolicy::FalsePositiveRate(0.001)),
         ]))
+}
+
+fn receipt_options(_: &Options) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(4 * MIB)
+        // Those of all conversations that are going on come together, so each merge rewrites much of the
+        // next level: seldom, then.
+        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(12)))
+        .data_block_compression_policy(CompressionPolicy::disabled())
 }
 
 fn rest_options(_: &Options) -> KeyspaceCreateOptions {

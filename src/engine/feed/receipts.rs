@@ -7,7 +7,7 @@
 use super::{Feed, Follower};
 use crate::engine::error::Error;
 use crate::engine::receipt::{self, Receipt};
-use crate::id::{ConversationNumber, Sequence};
+use crate::id::{ConversationId, ConversationNumber, Sequence};
 
 /// Receipts that a follower reads at one time.
 const PAGE: usize = 256;
@@ -41,7 +41,7 @@ impl Follower {
             return Ok(None);
         };
         let range = receipted.next()..=due;
-        let receipts = receipt::read(&*self.store, self.conversation, range, PAGE)?;
+        let receipts = receipt::read(&*self.store, self.conversation(), range, PAGE)?;
         self.receipted = Some(match receipts.last() {
             Some(last) if receipts.len() == PAGE => last.sequence,
             // Not every position has a receipt.
@@ -68,7 +68,7 @@ impl Follower {
     }
 
     /// The conversation that is followed.
-    pub(crate) fn conversation(&self) -> ConversationNumber {
-        self.conversation
+    pub(crate) fn conversation(&self) -> (&ConversationId, ConversationNumber) {
+        (&self.id, self.conversation)
     }
 }

@@ -17,7 +17,8 @@ impl Shard {
     /// Keeps what the channel says of the activity that its egress has come to. A bot's seat has no
     /// channel that would say anything.
     ///
-    /// The round is synced for it: a receipt that a reader has seen must not turn back.
+    /// The round is synced if somebody is told, since what they were told must not turn back. Otherwise
+    /// it is as durable as the cursor: a machine that is lost with both is handed the activity again.
     pub(super) fn keep_receipt(&mut self, place: Place, said: &Said, round: &mut Round) {
         let conversation = &self.conversations[place.slot];
         let seat = &conversation.seats[place.seat];
@@ -34,20 +35,22 @@ impl Shard {
             && self
                 .receipt(conversation, entry.sequence, round)
                 .is_ok_and(|receipt| receipt.deleted);
-        let receipt = Receipt::record(entry, said, deleted, round.now);
-        round.must_be_durable();
+        let id = &conversation.key.conversation;
+        let receipt = Receipt::record(id, entry, said, deleted, round.now);
         if let Some(feed) = conversation.feed.upgrade() {
+            round.must_be_durable();
             round.settled(feed, entry.sequence);
         }
         let bot = entry.author.bot();
         if let Some(session) = bot.and_then(|bot| self.to_be_told(conversation, bot))
-            && let Some(receipt) = Receipt::stored(entry.sequence, receipt.clone())
+            && let Some(receipt) = Receipt::stored(id, entry.sequence, receipt.clone())
         {
             let conversation = conversation.key.clone();
             let receipted = Receipted {
                 conversation,
                 receipt,
             };
+            round.must_be_durable();
             round.receipted(&session, receipted);
         }
         let receipts = &self.shared.metrics.receipts;
@@ -86,10 +89,11 @@ impl Shard {
         round: &Round,
     ) -> Result<storage::Receipt, store::Error> {
         let position = (conversation.number, sequence);
-        let in_flight = self.flight.as_ref();
-        let in_flight = in_flight.and_then(|flight| flight.round.receipts.get(&position));
-        match round.receipts.get(&position).or(in_flight) {
-            Some(receipt) => Ok(receipt.clone()),
+        let in_flight = self.flight.iter().map(|flight| &flight.round);
+        let rounds = std::iter::once(round).chain(in_flight);
+        let mut newest_first = rounds.flat_map(|round| round.receipts.iter().rev());
+        match newest_first.find(|(of, _)| *of == position) {
+            Some((_, receipt)) => Ok(receipt.clone()),
             None => self.stored_receipt(conversation, sequence),
         }
     }
@@ -112,10 +116,16 @@ impl Shard {
     /// The session of a bot that is told what became of an activity: the one that has the conversation,
     /// or else, of those that want to know, the one that ranks highest for it.
     fn to_be_told(&self, conversation: &Conversation, bot: &BotId) -> Option<Arc<Session>> {
-        let name = Subscriber::Bot(bot.clone());
-        let subscriber = *self.subscriber_numbers.get(&name)?;
-        let seat = conversation.seats.iter();
-        let seat = { seat }.find(|seat| seat.subscriber == subscriber);
+        let mut seats = conversation.seats.iter();
+        let seat = seats.find(|seat| matches!(&seat.reader, Reader::Bot(seated) if seated == bot));
+        let subscriber = match seat {
+            Some(seat) => seat.subscriber,
+            // It has left since.
+            None => {
+                let name = Subscriber::Bot(bot.clone());
+                *self.subscriber_numbers.get(&name)?
+            }
+        };
         let holder = seat
             .and_then(|seat| seat.subscription.lease())
             .map(|lease| lease.session);
@@ -146,5 +156,5 @@ fn put(
     };
     record::put(&mut round.batch, &key, &receipt);
     let position = (conversation.number, sequence);
-    round.receipts.insert(position, receipt);
+    round.receipts.push((position, receipt));
 }

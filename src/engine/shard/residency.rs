@@ -187,6 +187,11 @@ impl Shard {
         round: &mut Round,
     ) -> Result<Followed, Error> {
         let slot = self.resident(key, round)?;
+        // What a follower is told to be settled must not turn back.
+        if self.receipts_may_be_lost || !round.receipts.is_empty() {
+            self.touch(slot, round);
+            round.must_be_durable();
+        }
         let conversation = &mut self.conversations[slot];
         Ok(Followed {
             conversation: conversation.number,
