@@ -36,8 +36,8 @@ pub(super) fn key(
 
 pub(super) fn name(key: &ConversationKey) -> v1::ConversationName {
     v1::ConversationName {
-        channel_id: key.channel.to_string(),
-        conversation_id: key.conversation.to_string(),
+        channel_id: key.channel.as_str().to_owned(),
+        conversation_id: key.conversation.as_str().to_owned(),
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn outcome(outcome: Outcome) -> v1::AckOutcome {
 
 pub(super) fn appended(appended: &session::Appended) -> v1::Appended {
     v1::Appended {
-        activity_id: appended.activity_id.to_string(),
+        activity_id: appended.activity_id.as_ref().to_owned(),
         sequence: appended.sequence.0,
     }
 }

@@ -56,7 +56,7 @@ impl Answered {
     /// What an answer to an activity is an answer to.
     pub(super) fn to(entry: &Entry) -> Self {
         Self {
-            reply_to_id: Some(entry.activity_id.to_string()),
+            reply_to_id: Some(entry.activity_id.as_ref().to_owned()),
             // What a channel says in the bot's name, as that it was added, is for the user.
             recipient: Outline::decode(&*entry.activity)
                 .ok()
@@ -360,7 +360,7 @@ impl Shard {
             is_group,
             reference: v1::ConversationReference {
                 bot: account,
-                channel_id: Some(key.channel.to_string()),
+                channel_id: Some(key.channel.as_str().to_owned()),
                 conversation: draft.conversation.clone(),
                 service_url: channel.service_url.clone(),
                 ..Default::default()

@@ -143,11 +143,11 @@ impl Shard {
 
     /// The place of a delivery, if this session holds it.
     pub(super) fn held_by(&self, session: &Session, id: DeliveryId) -> Option<Place> {
-        let attached = self.attached.get(&session.number)?;
-        attached
-            .held
-            .contains(&id)
-            .then(|| self.held.get(&id).copied())?
+        let place = *self.held.get(&id)?;
+        let subscription = &self.conversations[place.slot].seats[place.seat].subscription;
+        let mut held = subscription.held().iter();
+        held.any(|held| held.id == id && held.session == session.number)
+            .then_some(place)
     }
 
     /// Notes that a session does not hold a delivery any more. To be called before its conversation

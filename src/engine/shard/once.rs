@@ -171,7 +171,7 @@ impl Shard {
             Sent::Appended(appended) => storage::Idempotency {
                 payload_hash,
                 sequence: appended.sequence.0,
-                activity_id: appended.activity_id.to_string(),
+                activity_id: appended.activity_id.as_ref().to_owned(),
                 ..Default::default()
             },
             Sent::Scheduled { id, .. } => storage::Idempotency {
