@@ -915,9 +915,19 @@ async fn an_outcome_that_nobody_was_told_of_may_come_again_and_one_that_was_aske
         let outbound = the_delivery(&mut events);
         adapter.delivered(2, outbound.id, None).await.unwrap();
         gateway.settle().await;
+        let read = receipt(&gateway, &key, 2);
+        assert_eq!((read.state, read.time), (State::Delivered, None));
         if asks {
-            let receipt = gateway.engine.receipt(&key, &sent, DEADLINE).await;
-            assert_eq!(receipt.state, State::Delivered);
+            assert_eq!(gateway.engine.receipt(&key, &sent, DEADLINE).await, read);
+            let after = Start::After(Sequence::START);
+            let follower = gateway.engine.follow(key.clone(), after).await;
+            let mut follower = follower.unwrap().with_receipts();
+            follower.next().await.expect("the log");
+            let step = follower.step().await.expect("what it was not told");
+            assert!(
+                matches!(&step, Step::Receipts(told) if *told == [read]),
+                "{step:?}"
+            );
         }
         drop((adapter, events));
         gateway.restart(0).await;

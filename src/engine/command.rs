@@ -20,7 +20,7 @@ use crate::engine::state::Write;
 use crate::engine::stream::Piece;
 use crate::id::{BotId, ConversationKey, ConversationNumber, DeliveryId, Etag, Sequence};
 use crate::proto::v1;
-use crate::store::record;
+use crate::store::record::{self, Span};
 
 /// One thing to decide. Each is decided whole before the next; those of one round become durable
 /// together.
@@ -292,8 +292,8 @@ pub(crate) struct Followed {
     pub(crate) feed: Arc<Feed>,
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
-    /// Everything up to here is settled by the channel.
-    pub(crate) settled: Sequence,
+    /// What is settled by the channel.
+    pub(crate) settled: Span,
 }
 
 /// What waits for a subscriber.

@@ -48,8 +48,8 @@ pub struct Stored {
     pub newest_time: Timestamp,
     /// Those who must not miss anything.
     pub cursors: Vec<(Reader, Cursor)>,
-    /// From where on bots hear it that have not taken part from its start.
-    pub heard: Vec<(BotId, Heard)>,
+    /// From where on those hear it who have not taken part from its start.
+    pub heard: Vec<(Reader, Heard)>,
     /// Activities of bots in a row since the channel last posted.
     pub bot_run: u32,
     /// Times that bots handed it over by themselves since then.
@@ -74,6 +74,15 @@ impl Reader {
         match self {
             Self::Bot(bot) => Subscriber::Bot(bot.clone()),
             Self::Egress => Subscriber::Egress(conversation.channel.clone()),
+        }
+    }
+
+    /// The reader with an [`id`](Self::id).
+    #[must_use]
+    pub fn of_id(id: &str) -> Self {
+        match id {
+            "" => Self::Egress,
+            bot => Self::Bot(bot.into()),
         }
     }
 
@@ -109,11 +118,7 @@ impl Stored {
         let reference = v1::ConversationReference::decode(rest.reference).map_err(corrupt)?;
         let heard = head.cursors.iter().filter_map(heard).collect();
         let cursors = head.cursors.into_iter().map(|cursor| {
-            let reader = if cursor.bot_id.is_empty() {
-                Reader::Egress
-            } else {
-                Reader::Bot(cursor.bot_id.into())
-            };
+            let reader = Reader::of_id(&cursor.bot_id);
             let cursor = Cursor {
                 finished: Sequence(cursor.finished),
                 attempts: cursor.attempts,
@@ -147,12 +152,18 @@ impl Stored {
         })
     }
 
-    /// How far the channel has got with what bots say; `None` when it never had any of it queued.
+    /// Where the channel has come to with what bots say, and from where on it had it queued; `None` when
+    /// it has none of it queued.
     #[must_use]
-    pub fn egress(&self) -> Option<Sequence> {
+    pub fn egress(&self) -> Option<Span> {
         let mut cursors = self.cursors.iter();
-        let egress = cursors.find(|(reader, _)| *reader == Reader::Egress);
-        egress.map(|(_, cursor)| cursor.finished)
+        let (_, cursor) = cursors.find(|(reader, _)| *reader == Reader::Egress)?;
+        let mut heard = self.heard.iter();
+        let heard = heard.find(|(reader, _)| *reader == Reader::Egress);
+        Some(Span {
+            after: heard.map_or(Sequence::START, |(_, heard)| heard.since),
+            to: cursor.finished,
+        })
     }
 
     /// The bots that take part, in order of joining.
@@ -164,8 +175,8 @@ impl Stored {
     }
 }
 
-/// What a bot's cursor alone does not say of it, if there is anything.
-fn heard(cursor: &storage::Cursor) -> Option<(BotId, Heard)> {
+/// What a reader's cursor alone does not say of it, if there is anything.
+fn heard(cursor: &storage::Cursor) -> Option<(Reader, Heard)> {
     let done = cursor.done.iter().map(|span| Span {
         after: Sequence(span.after),
         to: Sequence(span.to),
@@ -174,7 +185,7 @@ fn heard(cursor: &storage::Cursor) -> Option<(BotId, Heard)> {
         since: Sequence(cursor.since),
         done: done.collect(),
     };
-    (heard != Heard::default()).then(|| (cursor.bot_id.as_str().into(), heard))
+    (heard != Heard::default()).then(|| (Reader::of_id(&cursor.bot_id), heard))
 }
 
 /// The newest head of a conversation: that of its newest activity, unless something changed later
@@ -312,17 +323,20 @@ impl Conversation {
     /// The feed, made when there is none.
     pub(crate) fn feed(&mut self) -> Arc<Feed> {
         self.feed.upgrade().unwrap_or_else(|| {
-            let feed = Feed::new(self.last, self.settled());
+            let feed = Feed::new(self.last, self.settled().to);
             self.feed = Arc::downgrade(&feed);
             feed
         })
     }
 
-    /// Everything up to here was settled by the channel, or is not for it.
-    pub(crate) fn settled(&self) -> Sequence {
+    /// What was settled by the channel, or is not for it.
+    pub(crate) fn settled(&self) -> Span {
         let mut seats = self.seats.iter();
         let egress = seats.find(|seat| seat.reader == Reader::Egress);
-        egress.map_or(Sequence::START, |seat| seat.subscription.cursor().finished)
+        egress.map_or_else(Span::default, |seat| Span {
+            after: seat.heard.since,
+            to: seat.subscription.cursor().finished,
+        })
     }
 
     pub(crate) fn knows_member(&self, id: &str) -> bool {

@@ -21,6 +21,7 @@ use crate::engine::log::{self, Entry, Page};
 use crate::engine::receipt::Receipt;
 use crate::id::{ConversationId, ConversationNumber, Sequence};
 use crate::limits::Limits;
+use crate::store::record::Span;
 use crate::store::{Order, Store};
 
 /// For how long something ephemeral is worth showing.
@@ -196,8 +197,8 @@ pub struct Follower {
     id: ConversationId,
     conversation: ConversationNumber,
     position: Sequence,
-    /// Everything up to here was settled when it began.
-    settled: Sequence,
+    /// What was settled when it began.
+    settled: Span,
     /// Receipts up to here were returned; `None` when none are wanted.
     receipted: Option<Sequence>,
     progress: watch::Receiver<Progress>,
@@ -220,12 +221,11 @@ pub enum Step {
 }
 
 impl Follower {
-    /// A follower that has seen everything up to `position`, and that began when everything up to `settled`
-    /// was settled.
+    /// A follower that has seen everything up to `position`, and that began when `settled` was settled.
     pub(crate) fn new(
         (id, conversation): (ConversationId, ConversationNumber),
         position: Sequence,
-        settled: Sequence,
+        settled: Span,
         feed: Arc<Feed>,
         store: Arc<dyn Store>,
         limits: &Limits,

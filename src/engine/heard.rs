@@ -36,9 +36,7 @@ impl Heard {
     /// Whether the activity at a position is finished, although the cursor may not have come there.
     #[must_use]
     pub fn is_done(&self, sequence: Sequence) -> bool {
-        self.done
-            .iter()
-            .any(|span| span.after < sequence && sequence <= span.to)
+        self.done.iter().any(|span| span.has(sequence))
     }
 
     /// The same for the bot that takes the place of this one, at the cursor `finished`.

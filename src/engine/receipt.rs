@@ -20,6 +20,7 @@ use crate::engine::{Engine, Start};
 use crate::id::{ChannelId, ConversationId, ConversationKey, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::{self, Key, KeyRange};
+use crate::store::record::Span;
 use crate::store::{self, Order, Store, record};
 
 /// What became of an activity on its channel.
@@ -35,7 +36,8 @@ pub struct Receipt {
     pub channel_activity_id: String,
     /// Why, in the channel's words; empty when it gave none.
     pub reason: String,
-    /// When the channel said so; `None` when it has not.
+    /// When the channel said so; `None` when it has not, and when it had no more to say than that it has
+    /// the activity while there was nobody to be told.
     pub time: Option<Timestamp>,
 }
 
@@ -154,7 +156,7 @@ impl Receipt {
     }
 }
 
-/// Reads the receipts of a conversation that lie in a range, at most `most` of them, in order.
+/// Reads the receipts that are kept of a conversation in a range, in order.
 ///
 /// # Errors
 ///
@@ -163,13 +165,9 @@ pub(crate) fn read(
     store: &dyn Store,
     (id, conversation): (&ConversationId, ConversationNumber),
     range: RangeInclusive<Sequence>,
-    most: usize,
 ) -> Result<Vec<Receipt>, Error> {
     let mut receipts = Vec::new();
     let mut corrupt: Option<store::Error> = None;
-    if range.is_empty() {
-        return Ok(receipts);
-    }
     let range = KeyRange::receipts(conversation, range);
     store.scan(&range, Order::Ascending, &mut |key, value| {
         let receipt = keys::decode_receipt(key).and_then(|sequence| {
@@ -184,16 +182,46 @@ pub(crate) fn read(
             Ok(receipt) => receipts.extend(receipt),
             Err(error) => corrupt = Some(error),
         }
-        if receipts.len() < most && corrupt.is_none() {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
+        match corrupt {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
         }
     })?;
     match corrupt {
         Some(error) => Err(error.into()),
         None => Ok(receipts),
     }
+}
+
+/// What a channel has said of each of some entries, in their order. `settled` is what its egress has come
+/// through: what lies in it and has no receipt of its own was delivered, and there was nobody to be told.
+///
+/// # Errors
+///
+/// [`Error::StoreFailed`].
+pub(crate) fn said(
+    store: &dyn Store,
+    conversation: (&ConversationId, ConversationNumber),
+    settled: Span,
+    entries: &[Arc<Entry>],
+) -> Result<Vec<Option<Receipt>>, Error> {
+    let sequences = || entries.iter().map(|entry| entry.sequence);
+    let (Some(first), Some(last)) = (sequences().min(), sequences().max()) else {
+        return Ok(Vec::new());
+    };
+    let kept = read(store, conversation, first..=last)?;
+    let said = |entry: &Arc<Entry>| {
+        // What the channel itself said is there.
+        entry.author.bot()?;
+        let sequence = entry.sequence;
+        if let Ok(at) = kept.binary_search_by_key(&sequence, |receipt| receipt.sequence) {
+            return Some(kept[at].clone());
+        }
+        settled
+            .has(sequence)
+            .then(|| Receipt::unsaid(sequence, &entry.activity_id, State::Delivered))
+    };
+    Ok(entries.iter().map(said).collect())
 }
 
 impl Engine {
@@ -209,34 +237,25 @@ impl Engine {
         stored: &Stored,
         entries: &[Arc<Entry>],
     ) -> Result<Vec<Option<Receipt>>, Error> {
-        let sequences = || entries.iter().map(|entry| entry.sequence);
-        let (Some(first), Some(last)) = (sequences().min(), sequences().max()) else {
-            return Ok(Vec::new());
-        };
-        // Read after the cursor was, so that of what that has passed nothing is missed.
-        let store = self.store();
-        let conversation = (&key.conversation, stored.number);
-        let said = read(store, conversation, first..=last, entries.len())?;
-        let waits_after = self
+        let egress = self
             .has_egress(&key.channel)
             .then(|| stored.egress())
             .flatten();
-        let receipt = |entry: &Arc<Entry>| {
-            // What the channel itself said is there.
+        // Read after the cursor was, so that of what that has passed nothing is missed.
+        let conversation = (&key.conversation, stored.number);
+        let settled = egress.unwrap_or_default();
+        let said = said(self.store(), conversation, settled, entries)?;
+        let receipt = |(entry, said): (&Arc<Entry>, Option<Receipt>)| {
             entry.author.bot()?;
-            let sequence = entry.sequence;
-            if let Ok(at) = said.binary_search_by_key(&sequence, |receipt| receipt.sequence) {
-                return Some(said[at].clone());
-            }
-            let waits = waits_after.is_some_and(|finished| sequence > finished);
-            let state = if waits {
-                State::Accepted
-            } else {
-                State::Unknown
+            let waits = egress.is_some_and(|settled| entry.sequence > settled.to);
+            let state = match waits {
+                true => State::Accepted,
+                false => State::Unknown,
             };
-            Some(Receipt::unsaid(sequence, &entry.activity_id, state))
+            let unsaid = || Receipt::unsaid(entry.sequence, &entry.activity_id, state);
+            Some(said.unwrap_or_else(unsaid))
         };
-        Ok(entries.iter().map(receipt).collect())
+        Ok(entries.iter().zip(said).map(receipt).collect())
     }
 
     /// A place among those who wait for receipts, if there is one. It is free again when dropped.
@@ -263,28 +282,26 @@ impl Engine {
         let until = self.clock().now().after(patience);
         tokio::select! {
             biased;
-            said = self.settled(key, appended.sequence) => match said {
-                Ok(Some(said)) => said,
-                Ok(None) => unsaid(State::Unknown),
-                Err(_) => unsaid(State::Accepted),
-            },
+            said = self.settled(key, appended) => said.unwrap_or_else(|_| unsaid(State::Accepted)),
             () = self.clock().sleep_until(until) => unsaid(State::Accepted),
         }
     }
 
-    /// Waits until everything up to a position is settled, and returns what is stored of that position.
-    async fn settled(
-        &self,
-        key: &ConversationKey,
-        sequence: Sequence,
-    ) -> Result<Option<Receipt>, Error> {
+    /// Waits until an activity is settled, and returns what the channel has said of it.
+    async fn settled(&self, key: &ConversationKey, appended: &Appended) -> Result<Receipt, Error> {
+        let sequence = appended.sequence;
         loop {
             let mut follower = self.follow(key.clone(), Start::End).await?;
             match follower.settled(sequence).await {
                 Ok(()) => {
                     let conversation = follower.conversation();
-                    let said = read(self.store(), conversation, sequence..=sequence, 1)?;
-                    return Ok(said.into_iter().next());
+                    let kept = read(self.store(), conversation, sequence..=sequence)?;
+                    let state = match follower.settled_before().has(sequence) {
+                        true => State::Delivered,
+                        false => State::Unknown,
+                    };
+                    let unsaid = || Receipt::unsaid(sequence, &appended.activity_id, state);
+                    return Ok(kept.into_iter().next().unwrap_or_else(unsaid));
                 }
                 // A write has failed under it. Following again asks the shard, which has read the
                 // conversation anew, or says that there is no shard any more.

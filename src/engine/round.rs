@@ -56,6 +56,8 @@ pub(crate) struct Round {
     pub(crate) documents: Vec<Vec<u8>>,
     /// Ends of scheduled sends that are not in the store yet.
     pub(crate) ends: HashMap<OnceDigest, End>,
+    /// Channels have said what became of activities.
+    pub(crate) has_outcomes: bool,
     /// Receipts that are not in the store yet, oldest first. Few are ever looked up.
     pub(crate) receipts: Vec<((ConversationNumber, Sequence), storage::Receipt)>,
     effects: Vec<Effect>,
@@ -117,6 +119,7 @@ impl Round {
             drained: Vec::new(),
             documents: Vec::new(),
             ends: HashMap::new(),
+            has_outcomes: false,
             receipts: Vec::new(),
             effects: Vec::new(),
             acked: HashMap::new(),

@@ -293,8 +293,8 @@ pub(crate) struct Shard {
     draining: bool,
     /// The round that is being written.
     flight: Option<write::Flight>,
-    /// Receipts were written that are not surely on disk.
-    receipts_may_be_lost: bool,
+    /// The egress' cursor of a conversation has moved, which is not surely on disk.
+    outcomes_may_be_lost: bool,
     /// Pages that a user is to be erased from: of each caller one.
     erasing: VecDeque<Box<Erase>>,
     /// Results that were kept since the shard began.
@@ -347,7 +347,7 @@ impl Shard {
             draining: false,
             flight: None,
             // Of a run before this one.
-            receipts_may_be_lost: true,
+            outcomes_may_be_lost: true,
             erasing: VecDeque::new(),
             kept: filter::Filter::default(),
             settings,

@@ -65,12 +65,20 @@ pub struct HeadRecord {
 }
 
 /// Positions of a log: those after one, up to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// The position before the first.
     pub after: Sequence,
     /// The last.
     pub to: Sequence,
+}
+
+impl Span {
+    /// Whether a position is in it.
+    #[must_use]
+    pub fn has(&self, position: Sequence) -> bool {
+        self.after < position && position <= self.to
+    }
 }
 
 /// A `storage.Cursor` that is not held as one.

@@ -334,6 +334,34 @@ async fn the_transcript_says_what_became_of_what_bots_said() {
 }
 
 #[tokio::test]
+async fn a_delivery_without_an_id_is_known_and_what_was_said_before_the_channel_was_queued_is_not()
+{
+    let mut gateway = Gateway::start().await;
+    let url = "service_url = \"https://adapter.example.org/\"\n";
+    let watched = |config: &str| config.replace(url, "outbound = \"watch\"\n");
+    gateway.reload(watched).await.expect("it is in force");
+    gateway.user("c1").on("queue").says("hi").await;
+    says(&gateway, "before").await;
+    gateway.reload(str::to_owned).await.expect("it is in force");
+    gateway.settle().await;
+    let mut adapter = adapter(&gateway).await;
+    says(&gateway, "after").await;
+    let after = adapter.expect("after", 1).await;
+    adapter
+        .outcome(&after, Said::Delivered(v1::Delivered::default()))
+        .await;
+    gateway.restart().await;
+    assert_eq!(states(&gateway).await, [(2, Unknown), (3, Delivered)]);
+    let mut watcher = watch(&gateway, None, true).await;
+    for (sequence, text) in [(1, "hi"), (2, "before"), (3, "after")] {
+        watcher.expect(sequence, text).await;
+    }
+    let receipt = watcher.expect_receipt().await;
+    assert_eq!((receipt.sequence, receipt.state()), (3, Delivered));
+    assert_eq!(receipt.time, None, "nobody was there to be told");
+}
+
+#[tokio::test]
 async fn what_failed_is_in_the_dead_letters_and_what_nobody_can_say_is_not() {
     let gateway = started().await;
     let mut adapter = adapter(&gateway).await;

@@ -6,11 +6,14 @@
 
 use super::{Feed, Follower};
 use crate::engine::error::Error;
+use crate::engine::log;
 use crate::engine::receipt::{self, Receipt};
 use crate::id::{ConversationId, ConversationNumber, Sequence};
+use crate::store::Order;
+use crate::store::record::Span;
 
-/// Receipts that a follower reads at one time.
-const PAGE: usize = 256;
+/// Positions whose receipts a follower reads at one time.
+const PAGE: u64 = 256;
 
 impl Feed {
     /// Shows the followers that everything up to a position is settled, durably.
@@ -26,7 +29,7 @@ impl Follower {
     /// settled when it began.
     #[must_use]
     pub fn with_receipts(mut self) -> Self {
-        self.receipted = Some(self.settled.min(self.position));
+        self.receipted = Some(self.settled.to.min(self.position));
         self
     }
 
@@ -37,17 +40,32 @@ impl Follower {
         settled: Sequence,
     ) -> Result<Option<Vec<Receipt>>, Error> {
         let due = settled.min(self.position);
-        let Some(receipted) = self.receipted.filter(|receipted| due > *receipted) else {
-            return Ok(None);
-        };
-        let range = receipted.next()..=due;
-        let receipts = receipt::read(&*self.store, self.conversation(), range, PAGE)?;
-        self.receipted = Some(match receipts.last() {
-            Some(last) if receipts.len() == PAGE => last.sequence,
+        while let Some(receipted) = self.receipted.filter(|receipted| due > *receipted) {
+            let page = due.min(Sequence(receipted.0.saturating_add(PAGE)));
+            let (receipts, to) = self.receipts(receipted.next(), page)?;
+            self.receipted = Some(to);
             // Not every position has a receipt.
-            _ => due,
-        });
-        Ok((!receipts.is_empty()).then_some(receipts))
+            if !receipts.is_empty() {
+                return Ok(Some(receipts));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The receipts from one position to another, or as far as a page of the log goes, and how far that
+    /// is.
+    fn receipts(&self, from: Sequence, to: Sequence) -> Result<(Vec<Receipt>, Sequence), Error> {
+        let (store, conversation) = (&*self.store, self.conversation());
+        if from > self.settled.to {
+            // It was there to be told, so all is kept.
+            return Ok((receipt::read(store, conversation, from..=to)?, to));
+        }
+        let to = to.min(self.settled.to);
+        let order = Order::Ascending;
+        let entries = log::read(store, self.conversation, from, to, order, self.page)?;
+        let to = entries.last().map_or(to, |last| last.sequence);
+        let receipts = receipt::said(store, conversation, self.settled, &entries)?;
+        Ok((receipts.into_iter().flatten().collect(), to))
     }
 
     /// Waits until everything up to a position is settled.
@@ -65,6 +83,11 @@ impl Follower {
             return Err(Error::FollowAgain);
         }
         Ok(())
+    }
+
+    /// What was settled when it began.
+    pub(crate) fn settled_before(&self) -> Span {
+        self.settled
     }
 
     /// The conversation that is followed.

@@ -17,8 +17,9 @@ impl Shard {
     /// Keeps what the channel says of the activity that its egress has come to. A bot's seat has no
     /// channel that would say anything.
     ///
-    /// The round is synced if somebody is told, since what they were told must not turn back. Otherwise
-    /// it is as durable as the cursor: a machine that is lost with both is handed the activity again.
+    /// The round is synced for it: a receipt that a reader has seen must not turn back. But if the channel
+    /// says only that it has the activity, and there is nobody to be told, the cursor says as much, and
+    /// nothing is kept: a machine that is lost before the next sync is handed the activity again.
     pub(super) fn keep_receipt(&mut self, place: Place, said: &Said, round: &mut Round) {
         let conversation = &self.conversations[place.slot];
         let seat = &conversation.seats[place.seat];
@@ -28,6 +29,21 @@ impl Shard {
         let (Reader::Egress, Some(entry)) = (&seat.reader, entry) else {
             return;
         };
+        round.has_outcomes = true;
+        let receipts = &self.shared.metrics.receipts;
+        match said {
+            Said::Delivered(_) => receipts.delivered.inc(),
+            Said::Failed(_) => receipts.failed.inc(),
+            Said::Undetermined(_) => receipts.unknown.inc(),
+        };
+        let feed = conversation.feed.upgrade();
+        let bot = entry.author.bot();
+        let session = bot.and_then(|bot| self.to_be_told(conversation, bot));
+        let is_told = feed.is_some() || session.is_some();
+        if !is_told && matches!(said, Said::Delivered(theirs) if theirs.is_empty()) {
+            return;
+        }
+        round.must_be_durable();
         // Only where something was changed can it be deleted already. An unreadable store shows when
         // the round is written.
         let may_be_deleted = conversation.last_change > entry.sequence;
@@ -37,12 +53,10 @@ impl Shard {
                 .is_ok_and(|receipt| receipt.deleted);
         let id = &conversation.key.conversation;
         let receipt = Receipt::record(id, entry, said, deleted, round.now);
-        if let Some(feed) = conversation.feed.upgrade() {
-            round.must_be_durable();
+        if let Some(feed) = feed {
             round.settled(feed, entry.sequence);
         }
-        let bot = entry.author.bot();
-        if let Some(session) = bot.and_then(|bot| self.to_be_told(conversation, bot))
+        if let Some(session) = session
             && let Some(receipt) = Receipt::stored(id, entry.sequence, receipt.clone())
         {
             let conversation = conversation.key.clone();
@@ -50,15 +64,8 @@ impl Shard {
                 conversation,
                 receipt,
             };
-            round.must_be_durable();
             round.receipted(&session, receipted);
         }
-        let receipts = &self.shared.metrics.receipts;
-        match said {
-            Said::Delivered(_) => receipts.delivered.inc(),
-            Said::Failed(_) => receipts.failed.inc(),
-            Said::Undetermined(_) => receipts.unknown.inc(),
-        };
         put(conversation, entry.sequence, receipt, round);
     }
 

@@ -160,14 +160,10 @@ impl Shard {
         let subscriber = self.subscriber(&subscriber);
         let conversation = &mut self.conversations[slot];
         let last = conversation.last;
-        let heard = match reader {
-            Reader::Bot(_) => Heard::after(last),
-            Reader::Egress => Heard::default(),
-        };
         conversation.seats.push(Seat {
             reader,
             subscriber,
-            heard,
+            heard: Heard::after(last),
             subscription: Subscription::new(here_now(last), last, VecDeque::new()),
             avoid: None,
             waits_until: None,

@@ -114,12 +114,8 @@ impl Shard {
         }
         // Who joins now has no cursor there yet.
         let heard = |reader: &Reader| {
-            let noted = stored
-                .heard
-                .iter()
-                .find(|(bot, _)| matches!(reader, Reader::Bot(of) if of == bot));
-            let is_bot = matches!(reader, Reader::Bot(_));
-            let is_new = is_bot && stored.cursors.iter().all(|(known, _)| known != reader);
+            let noted = stored.heard.iter().find(|(noted, _)| noted == reader);
+            let is_new = stored.cursors.iter().all(|(known, _)| known != reader);
             match noted {
                 Some((_, heard)) => heard.clone(),
                 None if is_new => Heard::after(stored.last),
@@ -188,7 +184,7 @@ impl Shard {
     ) -> Result<Followed, Error> {
         let slot = self.resident(key, round)?;
         // What a follower is told to be settled must not turn back.
-        if self.receipts_may_be_lost || !round.receipts.is_empty() {
+        if self.outcomes_may_be_lost || round.has_outcomes {
             self.touch(slot, round);
             round.must_be_durable();
         }

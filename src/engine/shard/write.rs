@@ -89,10 +89,10 @@ impl Shard {
             .store(written.is_ok(), Ordering::Relaxed);
         match written {
             Ok(()) => {
-                self.receipts_may_be_lost = match round.durability {
+                self.outcomes_may_be_lost = match round.durability {
                     // With it, all before it is on disk.
                     Durability::Synced => false,
-                    Durability::Buffered => self.receipts_may_be_lost || !round.receipts.is_empty(),
+                    Durability::Buffered => self.outcomes_may_be_lost || round.has_outcomes,
                 };
                 for (slot, last) in changed {
                     self.conversations[slot].durable = last;

@@ -49,7 +49,11 @@ impl Interceptor for Bearer {
 pub(super) async fn connect(address: SocketAddr, token: Option<&str>) -> Wire {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     let socket = within("a connection", tokio::net::TcpStream::connect(address)).await;
-    let socket = socket.and_then(tokio::net::TcpStream::into_std);
+    let socket = socket.and_then(|socket| {
+        // As every client does. Without it a frame waits for what acknowledges the one before.
+        socket.set_nodelay(true)?;
+        socket.into_std()
+    });
     let socket = socket.expect("it listens");
     let kept = Arc::new(socket.try_clone().expect("a second handle"));
     let mut once = Some(socket);
