@@ -330,6 +330,7 @@ pub fn row(error: &Error) -> Row {
         Error::UserUnreachable { .. } => ("USER_UNREACHABLE", Code::NotFound, 404, Never),
         Error::ConversationEnded(_) => ("CONVERSATION_ENDED", Code::FailedPrecondition, 409, Never),
         Error::BotAbsent { .. } => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
+        Error::EgressAbsent(_) => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::BotAmbiguous(_) => ("BOT_AMBIGUOUS", Code::FailedPrecondition, 409, Never),
         Error::NoBot(_) => ("BOT_ABSENT", Code::FailedPrecondition, 409, Never),
         Error::SameBot(_) => ("REQUEST_INVALID", Code::InvalidArgument, 400, Never),

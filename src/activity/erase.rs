@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value};
 
-use crate::proto::v1::{Activity, Attachment, ChannelAccount};
+use crate::proto::v1::{Activity, Attachment, ChannelAccount, ConversationReference};
 
 /// Says, in `unknown_members`, that something is what is left: the JSON member `"erased": true`.
 const MARK: &str = "erased";
@@ -56,6 +56,21 @@ pub fn erase(encoded: &[u8], user: &str, by_channel: bool) -> Result<Erased, pro
         return Ok(Erased::Named(activity.encode_to_vec().into()));
     }
     Ok(Erased::Untouched)
+}
+
+/// What is left of an encoded reference whose user is erased; `None` when it is another's, or has no more
+/// than an id already.
+///
+/// # Errors
+///
+/// When it is no reference.
+pub fn reduce_reference(encoded: &[u8], user: &str) -> Result<Option<Vec<u8>>, prost::DecodeError> {
+    let mut reference = ConversationReference::decode(encoded)?;
+    let account = reference.user.as_mut();
+    let theirs = account.filter(|account| account.id.as_deref() == Some(user));
+    Ok(theirs
+        .is_some_and(reduce)
+        .then(|| reference.encode_to_vec()))
 }
 
 /// Reduces an account to its id and its role. Returns whether there was more.

@@ -93,7 +93,7 @@ impl Principal {
         self.may_be_bot(bot) || self.may_administer()
     }
 
-    /// Whether it may look after the gateway: dead letters, sessions, drain.
+    /// Whether it may look after the gateway: dead letters, sessions, backups, erasing.
     #[must_use]
     pub fn may_administer(&self) -> bool {
         self.open || self.has(&Role::Admin)

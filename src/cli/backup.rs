@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(value_name = "DIR")]
     to: PathBuf,
     /// Copy this data folder, of a gateway that does not run, instead of asking one that does
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "data", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         let mut running = std::pin::pin!(running);
         tokio::select! {
             ended = &mut running => ended,
-            () = interrupt::interrupted() => {
+            () = interrupt::interrupted_or_left() => {
                 stop.send_replace(true);
                 running.await
             }

@@ -35,13 +35,15 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
     let mut idle = 0;
     while !sum.done {
         let erased = admin.erase_user(&args.channel, &args.user).await?;
-        let is_idle = erased.conversations + erased.activities + erased.named_activities == 0;
+        let count = erased.conversations + erased.activities + erased.named_activities;
+        let is_idle = count + erased.documents == 0;
         idle = if is_idle { idle + 1 } else { 0 };
         sum.done = erased.done;
         sum.conversations += erased.conversations;
         sum.activities += erased.activities;
         sum.named_activities += erased.named_activities;
         sum.files += erased.files;
+        sum.documents += erased.documents;
         if idle >= IDLE_CALLS {
             bail!("it comes to no end, because there is always more; try again later");
         }
@@ -54,13 +56,18 @@ pub(super) async fn run(args: Args, connection: &Connection, json: bool) -> anyh
             "activities": sum.activities,
             "namedActivities": sum.named_activities,
             "files": sum.files,
+            "documents": sum.documents,
         }));
     }
     let user = escape::line(&args.user).into_owned();
+    if sum.conversations + sum.activities + sum.documents == 0 {
+        let channel = escape::line(&args.channel).into_owned();
+        return output::line(&format!("nothing is kept of {user} on {channel}"));
+    }
     output::line(&format!(
-        "erased {user}: {} activities and {} files in {} conversations; {} activities of others \
-         keep the id",
-        sum.activities, sum.files, sum.conversations, sum.named_activities,
+        "erased {user}: {} activities and {} files in {} conversations, {} documents of bots; {} \
+         activities of others named the account",
+        sum.activities, sum.files, sum.conversations, sum.documents, sum.named_activities,
     ))
 }
 

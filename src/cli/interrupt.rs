@@ -11,18 +11,33 @@ pub(super) async fn interrupted() {
         }
     };
     #[cfg(unix)]
-    let supervisor = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
+    let supervisor = received(signal::unix::SignalKind::terminate());
     #[cfg(not(unix))]
     let supervisor = std::future::pending::<()>();
     tokio::select! {
         () = keyboard => {}
         () = supervisor => {}
+    }
+}
+
+/// The same, or that its terminal is closed: SIGHUP.
+pub(super) async fn interrupted_or_left() {
+    #[cfg(unix)]
+    let left = received(signal::unix::SignalKind::hangup());
+    #[cfg(not(unix))]
+    let left = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupted() => {}
+        () = left => {}
+    }
+}
+
+#[cfg(unix)]
+async fn received(kind: signal::unix::SignalKind) {
+    match signal::unix::signal(kind) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        Err(_) => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Args {
     #[arg(value_name = "DIR")]
     from: PathBuf,
     /// The data folder to make: new, or empty
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "data", value_name = "DIR")]
     data_dir: PathBuf,
 }
 

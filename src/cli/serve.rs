@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
     /// Keep the data in this folder instead of where the configuration says
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
     data: Option<PathBuf>,
 }
 

@@ -11,7 +11,14 @@ use crate::config::Config;
 use crate::limits::Limits;
 
 /// Limits that size what is made at start, or that what is stored depends on.
-const FIXED_LIMITS: [&str; 3] = ["frame_bytes", "shard_commands", "idempotency_retention"];
+const FIXED_LIMITS: [&str; 6] = [
+    "frame_bytes",
+    "shard_commands",
+    "idempotency_retention",
+    "delivery_waiters",
+    "creations",
+    "backups",
+];
 
 /// What differs between two configurations. Prints as one line, and never shows a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

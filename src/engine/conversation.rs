@@ -224,11 +224,18 @@ pub(crate) struct Seat {
     pub(crate) avoid: Option<session::Number>,
     /// Until when the conversation waits for room of the session that has it.
     pub(crate) waits_until: Option<Timestamp>,
+    /// Since when no session is there that takes the next activity, which one had before.
+    pub(crate) untaken_since: Option<Timestamp>,
     /// From where on it hears the conversation.
     pub(crate) heard: Heard,
 }
 
 impl Seat {
+    /// Whether it waits for its session, or for one that takes what another one had.
+    fn is_waiting(&self) -> bool {
+        self.waits_until.is_some() || self.untaken_since.is_some()
+    }
+
     /// What waits for the reader, in a log that ends at `last`.
     pub(crate) fn backlog(&self, last: Sequence) -> Backlog {
         Backlog {
@@ -289,7 +296,7 @@ impl Conversation {
             || self
                 .seats
                 .iter()
-                .any(|seat| seat.subscription.is_busy() || seat.waits_until.is_some())
+                .any(|seat| seat.subscription.is_busy() || seat.is_waiting())
     }
 
     /// Whether every reader has seen everything.

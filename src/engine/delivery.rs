@@ -61,6 +61,8 @@ struct Waiting {
     entry: Arc<Entry>,
     /// How often it was handed out; the present time is among them.
     attempts: u32,
+    /// A session had it and has given it back, whether that counts or not.
+    was_out: bool,
 }
 
 #[derive(Debug, Default)]
@@ -271,7 +273,11 @@ impl Subscription {
                 self.waiting_bytes += entry.activity.len();
                 let attempts = self.counted(entry.sequence);
                 let entry = Arc::clone(entry);
-                self.waiting.push_back(Waiting { entry, attempts });
+                self.waiting.push_back(Waiting {
+                    entry,
+                    attempts,
+                    was_out: false,
+                });
             }
         }
         if !self.idle {
@@ -417,10 +423,9 @@ impl Subscription {
             Return::Unseen | Return::Release => usize::MAX,
         };
         for index in position..self.held.len() {
-            if index != counts
-                && let Some(waiting) = self.held_waiting_mut(index)
-            {
-                waiting.attempts -= 1;
+            if let Some(waiting) = self.held_waiting_mut(index) {
+                waiting.was_out = true;
+                waiting.attempts -= u32::from(index != counts);
             }
         }
         let back = self.held.split_off(position);

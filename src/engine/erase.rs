@@ -4,7 +4,7 @@
 //! conversation changes its log, a page in a round, so that nobody waits longer for it than for a page.
 //! What is to be changed is looked for here, on the caller's task.
 //!
-//! In each conversation files go first, then the log, and last, in one write with the account, the place in
+//! In each conversation documents and files go first, then the log, and last, in one write with the account, the place in
 //! the list of the user's conversations. So whatever interrupts it, the same call again finds what is left.
 
 use tokio::sync::oneshot;
@@ -13,6 +13,7 @@ use tracing::info;
 use crate::activity::erase;
 use crate::engine::command::{Command, Erase};
 use crate::engine::log::{self, Entry, Page};
+use crate::engine::state::Scope;
 use crate::engine::{Engine, Error, Filter, ListPosition};
 use crate::files::{FileId, Files};
 use crate::id::{ChannelId, ConversationKey, Sequence};
@@ -36,6 +37,8 @@ pub struct Erased {
     pub named: u64,
     /// Uploaded files that are gone.
     pub files: u64,
+    /// Documents about the user that bots kept.
+    pub documents: u64,
     /// Nothing is left to do.
     pub done: bool,
 }
@@ -83,11 +86,13 @@ impl Engine {
             }
             after = Some(listed);
         }
-        // Documents that are kept for a user, once there are any, are removed here: after the
-        // conversations, and before `done` is told.
+        if erased.done {
+            let user = Scope::User(channel.clone(), user.to_owned());
+            erased.documents += self.remove_documents(&user).await?;
+        }
         info!(
             channel.id = %channel, erased.conversations, erased.activities, erased.files,
-            "a user was erased"
+            erased.documents, "a user was erased"
         );
         Ok(erased)
     }
@@ -101,6 +106,13 @@ impl Engine {
         erased: &mut Erased,
     ) -> Result<bool, Error> {
         let stored = self.conversation(key)?;
+        // Before the place in the list, too. Where there is nobody else, what a bot keeps about the
+        // conversation is about the user.
+        let own = Scope::ConversationUser(key.clone(), user.to_owned());
+        let private = (!stored.is_group).then(|| Scope::Conversation(key.clone()));
+        for scope in std::iter::once(own).chain(private) {
+            erased.documents += self.remove_documents(&scope).await?;
+        }
         let mut after = stored.first.previous();
         let page = Page {
             entries: PAGE_ENTRIES,

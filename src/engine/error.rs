@@ -43,6 +43,12 @@ pub enum Error {
         /// The conversation.
         conversation: ConversationKey,
     },
+    /// What bots say in the conversation waits for no adapter of its channel.
+    #[error(
+        "conversation `{0}` queues nothing for its channel; configure the channel with \
+         `outbound = \"queue\"`, or drop the dead letters"
+    )]
+    EgressAbsent(ConversationKey),
     /// More than one bot takes part, and the caller named none.
     #[error("conversation `{0}` has more than one bot; name the one that speaks in `bot_id`")]
     BotAmbiguous(ConversationKey),
@@ -200,7 +206,7 @@ pub enum Error {
         allowed: usize,
     },
     /// Retention removed what was asked for.
-    #[error("activities up to `{first}` are gone; continue after `{}`", first.previous())]
+    #[error("activities before `{first}` are gone; continue after `{}`", first.previous())]
     SequenceGone {
         /// The oldest activity that is kept.
         first: Sequence,

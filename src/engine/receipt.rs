@@ -237,17 +237,15 @@ impl Engine {
         stored: &Stored,
         entries: &[Arc<Entry>],
     ) -> Result<Vec<Option<Receipt>>, Error> {
-        let egress = self
-            .has_egress(&key.channel)
-            .then(|| stored.egress())
-            .flatten();
+        let egress = stored.egress();
+        let has_egress = self.has_egress(&key.channel);
         // Read after the cursor was, so that of what that has passed nothing is missed.
         let conversation = (&key.conversation, stored.number);
         let settled = egress.unwrap_or_default();
         let said = said(self.store(), conversation, settled, entries)?;
         let receipt = |(entry, said): (&Arc<Entry>, Option<Receipt>)| {
             entry.author.bot()?;
-            let waits = egress.is_some_and(|settled| entry.sequence > settled.to);
+            let waits = has_egress && egress.is_some_and(|settled| entry.sequence > settled.to);
             let state = match waits {
                 true => State::Accepted,
                 false => State::Unknown,

@@ -26,7 +26,8 @@ impl Engine {
 
     /// Puts other settings in force, and ends the sessions of bots and channels that are no more: with
     /// [`Error::BotUnknown`] and [`Error::ChannelUnknown`]. When it returns, every later call is decided by them; but for
-    /// `shard_commands`, `delivery_waiters` and `creations`, which size what is made at start.
+    /// `shard_commands`, `delivery_waiters` and `creations`, which size what is made at start, and which a
+    /// configuration that is read again therefore may not change.
     ///
     /// # Errors
     ///

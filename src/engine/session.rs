@@ -355,6 +355,11 @@ impl Session {
         }
     }
 
+    /// Whether the session is ended.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Waits until the session is ended. One task may wait.
     pub async fn ended(&self) {
         self.ending.notified().await;

@@ -290,6 +290,60 @@ impl Engine {
         }
     }
 
+    /// The first bot after another one, by id, that keeps documents, whether it is registered or not.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::StoreFailed`].
+    pub(crate) fn next_with_documents(
+        &self,
+        after: Option<&BotId>,
+    ) -> Result<Option<BotId>, EngineError> {
+        let mut found = None;
+        let range = KeyRange::state_of_bots(after);
+        let store = &self.inner.shared.store;
+        store.scan(&range, Order::Ascending, &mut |key, _| {
+            found = Some(keys::decode_state_bot(key));
+            ControlFlow::Break(())
+        })?;
+        Ok(found.transpose()?)
+    }
+
+    /// Removes all documents of a scope, of every bot, durably. Returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_document`](Self::write_document).
+    pub(crate) async fn remove_documents(&self, scope: &Scope) -> Result<u64, EngineError> {
+        let limits = self.limits();
+        let page = Page {
+            entries: limits.page,
+            bytes: limits.page_bytes,
+        };
+        let mut removed = 0;
+        let mut bots = self.next_with_documents(None)?;
+        while let Some(bot) = bots {
+            loop {
+                let (documents, more) = self.documents(&bot, scope, None, page)?;
+                for document in documents {
+                    let write = Write {
+                        scope: scope.clone(),
+                        name: document.name,
+                        content: None,
+                        condition: Condition::Any,
+                    };
+                    self.write_document(&bot, write).await?;
+                    removed += 1;
+                }
+                if !more {
+                    break;
+                }
+            }
+            bots = self.next_with_documents(Some(&bot))?;
+        }
+        Ok(removed)
+    }
+
     /// Writes or removes a document, durably. Returns the new etag of one that was written.
     ///
     /// # Errors
@@ -312,7 +366,16 @@ impl Engine {
             let mut landed = pin!(shared.pending.landed());
             landed.as_mut().enable();
             match self.write_once(shard, bot, write.clone()).await {
-                Err(EngineError::State(Error::Busy { .. })) => landed.await,
+                Err(EngineError::State(Error::Busy { .. })) => {
+                    // Whatever else lands meanwhile is no try. Who has the document decides nothing more on
+                    // top once it was asked for, so this ends.
+                    let document = write.key(bot).encode();
+                    while shared.pending.has(&document) {
+                        landed.as_mut().await;
+                        landed.set(shared.pending.landed());
+                        landed.as_mut().enable();
+                    }
+                }
                 result => return result,
             }
         }

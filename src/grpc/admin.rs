@@ -91,6 +91,7 @@ impl AdminService for Service {
                 activities: erased.activities,
                 named_activities: erased.named,
                 files: erased.files,
+                documents: erased.documents,
             })
         };
         answered(&self.engine, answer.await)

@@ -396,7 +396,13 @@ impl ConversationService for Service {
             if request.receipts {
                 follower = follower.with_receipts();
             }
-            let watch = Watch::new(key, follower, self.engine.clone(), standing, place);
+            let watch = Watch::new(
+                key,
+                follower,
+                self.engine.clone(),
+                (caller, standing),
+                place,
+            );
             let steps = futures_util::stream::unfold(watch, |mut watch| async move {
                 let step = watch.step().await?;
                 Some((step, watch))
@@ -434,11 +440,15 @@ fn filter(caller: &Principal, asked: Option<Asked>) -> Result<Filter, Failure> {
             checked("user.user_id", user.user_id)?,
         ),
         None if caller.may_read_all() => Filter::All,
-        None => match (only(caller.bots()), only(caller.channels())) {
-            (Some(bot), None) => Filter::Bot(bot.clone()),
-            (None, Some(channel)) => Filter::Channel(channel.clone()),
-            _ => return Err(required("filter")),
-        },
+        None => {
+            let bots: Vec<_> = caller.bots().collect();
+            let channels: Vec<_> = caller.channels().collect();
+            match (&*bots, &*channels) {
+                ([bot], []) => Filter::Bot((*bot).clone()),
+                ([], [channel]) => Filter::Channel((*channel).clone()),
+                _ => return Err(required("filter")),
+            }
+        }
     };
     let (allowed, needs) = match &filter {
         Filter::All => (caller.may_read_all(), "`reader`".to_owned()),

@@ -1,13 +1,16 @@
 //! `WatchConversation`: a watcher's steps.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tonic::Status;
 
+use super::access::Admitted;
 use super::convert;
-use crate::auth::Standing;
+use crate::auth::{Needs, Standing};
 use crate::capacity::Share;
 use crate::clock::{Sleep, Timestamp};
+use crate::engine::log::{Entry, HANDOVER, MEMBERSHIP};
 use crate::engine::{Engine, Error, Follower, Step as Followed};
 use crate::id::ConversationKey;
 use crate::proto::server::WatchConversationResponse;
@@ -26,7 +29,10 @@ pub(super) struct Watch {
     told: Timestamp,
     /// Armed again only when it rings, so that an activity costs no timer.
     alarm: Sleep,
+    /// Why it ends when what is ready was sent.
+    failed: Option<Failure>,
     ended: bool,
+    admitted: Admitted,
     standing: Standing,
     _place: Share,
 }
@@ -36,7 +42,7 @@ impl Watch {
         key: ConversationKey,
         follower: Follower,
         engine: Engine,
-        standing: Standing,
+        (admitted, standing): (Admitted, Standing),
         place: Share,
     ) -> Self {
         engine.metrics().watchers.inc();
@@ -49,7 +55,9 @@ impl Watch {
             ready: VecDeque::new(),
             told,
             alarm,
+            failed: None,
             ended: false,
+            admitted,
             standing,
             _place: place,
         }
@@ -66,6 +74,31 @@ impl Watch {
         failure.into()
     }
 
+    /// Lets the watcher go on by the bots that take part now, if entries say that others do: who sees the
+    /// conversation as one of them sees no more of it than the bot has left.
+    ///
+    /// What it sees until then is kept. The entries are in the log, so the bots are what they left, or newer.
+    fn look_again(&mut self, entries: &mut Vec<Arc<Entry>>) -> Result<(), Failure> {
+        let tells = |entry: &Arc<Entry>| {
+            entry.activity_id.contains(MEMBERSHIP) || entry.activity_id.contains(HANDOVER)
+        };
+        let Some(at) = entries.iter().position(tells) else {
+            return Ok(());
+        };
+        let conversation = self.engine.conversation(&self.key)?;
+        let bots = conversation.bots().cloned().collect();
+        let needs = Needs::to_see(self.key.channel.clone(), bots);
+        match self.admitted.stand_for(needs) {
+            Ok(standing) => self.standing = standing,
+            Err(Failure::RoleMissing { .. }) => {
+                entries.truncate(at + 1);
+                return Err(Error::ConversationUnknown(self.key.clone()).into());
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
     /// The next step; `None` after an error.
     pub(super) async fn step(&mut self) -> Option<Result<WatchConversationResponse, Status>> {
         while !self.ended {
@@ -76,11 +109,17 @@ impl Watch {
             if let Some(next) = self.ready.pop_front() {
                 return Some(Ok(step(next)));
             }
+            if let Some(failure) = self.failed.take() {
+                return Some(Err(self.end(failure)));
+            }
             tokio::select! {
                 biased;
                 lost = self.standing.lost() => return Some(Err(self.end(lost.into()))),
                 next = self.follower.step() => match next {
-                    Ok(Followed::Entries(entries)) => {
+                    Ok(Followed::Entries(mut entries)) => {
+                        if let Err(failure) = self.look_again(&mut entries) {
+                            self.failed = Some(failure);
+                        }
                         let steps = entries.iter().map(|entry| convert::entry(entry));
                         self.ready.extend(steps.map(Step::Entry));
                         self.told = self.engine.clock().now();

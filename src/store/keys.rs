@@ -21,7 +21,7 @@ mod range;
 pub use decode::{
     decode_activity, decode_dead_letter, decode_expiry, decode_generation, decode_listing,
     decode_live, decode_member, decode_receipt, decode_scheduled, decode_scheduled_due,
-    decode_state,
+    decode_state, decode_state_bot,
 };
 pub use range::KeyRange;
 

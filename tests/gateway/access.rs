@@ -392,3 +392,28 @@ async fn only_an_admin_looks_after_the_gateway() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_bot_that_was_removed_sees_no_more_of_the_conversation() {
+    let gateway = guarded().await;
+    let web = gateway.wire_with("channel:web").await;
+    let own = gateway.wire_with("bot:echo").await;
+    let admin = gateway.wire_with("admin").await;
+    let mut watcher = Watcher::start(&own, "c1", None).await.expect("it may");
+    watcher.expect(1, "hi").await;
+    let mut all = Watcher::start(&admin, "c1", None).await.expect("it may");
+    all.expect(1, "hi").await;
+    let remove = v1::RemoveBotRequest {
+        conversation: Some(name("web", "c1")),
+        bot_id: "echo".to_owned(),
+        ..Default::default()
+    };
+    let removed = admin.conversations().remove_bot(remove).await;
+    removed.expect("it is removed");
+    gateway.user("c1").over(&web).says("not for it").await;
+    // What says that it has left is the last that it sees.
+    assert_eq!(watcher.entry().await.sequence, 2);
+    refused(watcher.step().await, Code::NotFound, "CONVERSATION_UNKNOWN");
+    assert_eq!(all.entry().await.sequence, 2);
+    all.expect(3, "not for it").await;
+}

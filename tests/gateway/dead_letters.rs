@@ -3,7 +3,7 @@
 use turnwire::proto::v1;
 use turnwire::proto::v1::SessionState;
 
-use crate::harness::{Gateway, name, seconds, within};
+use crate::harness::{Gateway, added_to, name, seconds, within};
 
 async fn listed(gateway: &Gateway) -> Vec<v1::DeadLetter> {
     let request = v1::ListDeadLettersRequest::default();
@@ -248,6 +248,45 @@ async fn what_blocks_can_be_dropped_while_a_replay_waits() {
     let next = bot.expect("c1", "behind it", 1).await;
     assert!(next.after_gap);
     bot.acks(&next).await;
+}
+
+/// A gateway where `bad 1` and `bad 2` are dead letters, and its bot, which begins anew from the start
+/// and holds `bad 1` once more.
+async fn with_two_and_added_again() -> (Gateway, crate::harness::Bot, v1::Delivery) {
+    let (gateway, mut bot) = with_two().await;
+    gateway.removes("c1", "echo").await;
+    let from_the_start = v1::AddBotRequest {
+        start: Some(v1::add_bot_request::Start::AfterSequence(0)),
+        ..added_to("c1", "echo")
+    };
+    let added = gateway.wire().adds(from_the_start).await;
+    added.expect("it is added");
+    let held = bot.expect("c1", "bad 1", 1).await;
+    (gateway, bot, held)
+}
+
+#[tokio::test]
+async fn dropping_letters_of_a_bot_that_began_anew_takes_nothing_from_it() {
+    let (gateway, mut bot, held) = with_two_and_added_again().await;
+    assert_eq!(drop_letters(&gateway, &[]).await, 2);
+    bot.acks(&held).await;
+    for text in ["good", "bad 2"] {
+        let delivery = bot.expect("c1", text, 1).await;
+        bot.acks(&delivery).await;
+    }
+    assert_eq!(listed(&gateway).await, []);
+}
+
+#[tokio::test]
+async fn replaying_letters_that_a_bot_comes_to_anyway_doubles_nothing() {
+    let (gateway, mut bot, held) = with_two_and_added_again().await;
+    assert_eq!(replay(&gateway, &[]).await.count, 2);
+    bot.acks(&held).await;
+    for text in ["good", "bad 2"] {
+        let delivery = bot.expect("c1", text, 1).await;
+        bot.acks(&delivery).await;
+    }
+    assert_eq!(listed(&gateway).await, []);
 }
 
 async fn sessions(gateway: &Gateway) -> Vec<v1::SessionInfo> {

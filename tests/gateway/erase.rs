@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
 use turnwire::activity::json::encode;
+use turnwire::clock::Clock;
 use turnwire::proto::v1;
 use turnwire::proto::v1::list_conversations_request::Filter;
 use turnwire::store::{Durability, memory::Verdict};
 
-use crate::harness::{Gateway, message, name, place_of, refused, seconds, within};
+use crate::harness::{Gateway, message, name, place_of, put, refused, seconds, within};
 
 async fn erase_on(gateway: &Gateway, channel: &str, user: &str) -> v1::EraseUserResponse {
     let request = v1::EraseUserRequest {
@@ -31,6 +32,7 @@ fn counts(conversations: u64, activities: u64, named: u64) -> v1::EraseUserRespo
         activities,
         named_activities: named,
         files: 0,
+        documents: 0,
     }
 }
 
@@ -320,6 +322,101 @@ async fn dead_letters_lose_what_was_said_of_it() {
     assert!(gateway.stores("cannot answer"));
     erase(&gateway, "ann").await;
     assert!(!gateway.stores("cannot answer"));
+}
+
+#[tokio::test]
+async fn letters_of_a_bot_that_has_left_lose_it_too() {
+    let gateway = Gateway::start().await;
+    let mut bot = gateway.bot("echo").attach().await;
+    gateway
+        .user("c1")
+        .posts(says("ann", "Ann", "my secret"))
+        .await;
+    let delivery = bot.expect("c1", "my secret", 1).await;
+    bot.poison(&delivery, "cannot answer to my secret").await;
+    let leaves = v1::RemoveBotRequest {
+        conversation: Some(name("web", "c1")),
+        bot_id: "echo".to_owned(),
+        ..Default::default()
+    };
+    let left = gateway.wire().conversations().remove_bot(leaves).await;
+    left.expect("it leaves");
+    assert!(gateway.stores("cannot answer"));
+    erase(&gateway, "ann").await;
+    assert!(!gateway.stores("cannot answer"));
+}
+
+#[tokio::test]
+async fn documents_about_a_person_go_and_those_about_others_stay() {
+    let gateway = Gateway::start().await;
+    gateway
+        .user("c1")
+        .posts(says("ann", "Ann", "my secret"))
+        .await;
+    let theirs = [
+        v1::StateScope::user("web", "ann"),
+        v1::StateScope::conversation(name("web", "c1")),
+        v1::StateScope::conversation_user(name("web", "c1"), "ann"),
+    ];
+    let of_others = [
+        v1::StateScope::bot(),
+        v1::StateScope::user("web", "bob"),
+        v1::StateScope::user("queue", "ann"),
+        v1::StateScope::conversation_user(name("web", "c1"), "bob"),
+    ];
+    for scope in theirs.iter().chain(&of_others) {
+        for document in ["a", "b"] {
+            gateway.puts(put(scope, document, 1.0)).await;
+        }
+    }
+    let erased = erase(&gateway, "ann").await;
+    assert_eq!((erased.done, erased.documents), (true, 6));
+    for document in ["a", "b"] {
+        for scope in &theirs {
+            assert_eq!(gateway.number(scope, document).await, None, "{scope:?}");
+        }
+        for scope in &of_others {
+            assert_eq!(gateway.number(scope, document).await, Some(1.0));
+        }
+    }
+    assert_eq!(erase(&gateway, "ann").await, counts(0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_waits_for_its_time_does_not_bring_the_account_back() {
+    let gateway = Gateway::start().await;
+    gateway
+        .user("c1")
+        .posts(says("ann", "Ann", "my secret"))
+        .await;
+    let at = gateway.clock.now().after(seconds(60));
+    let reference = v1::ConversationReference {
+        conversation: Some(v1::ConversationAccount {
+            id: Some("c1".to_owned()),
+            ..Default::default()
+        }),
+        channel_id: Some("web".to_owned()),
+        user: Some(account("ann", "Ann Example")),
+        ..Default::default()
+    };
+    let later = v1::SendActivityRequest {
+        target: Some(v1::send_activity_request::Target::Reference(reference)),
+        activity: Some(message("a reminder").into()),
+        deliver_at: Some(prost_types::Timestamp {
+            seconds: (at.0 / 1_000) as i64,
+            nanos: (at.0 % 1_000 * 1_000_000) as i32,
+        }),
+        ..Default::default()
+    };
+    let waits = gateway.wire().conversations().send_activity(later).await;
+    waits.expect("it waits");
+    assert!(gateway.stores("Ann Example"));
+    erase(&gateway, "ann").await;
+    gateway.pass(seconds(60)).await;
+    let log = shown_log(&gateway, "web", "c1").await;
+    assert_eq!(log[1]["text"], "a reminder");
+    assert_eq!(log[1]["recipient"]["id"], "ann");
+    assert!(!gateway.stores("Ann Example"));
 }
 
 #[tokio::test]

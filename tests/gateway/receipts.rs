@@ -381,6 +381,27 @@ async fn what_failed_is_in_the_dead_letters_and_what_nobody_can_say_is_not() {
 }
 
 #[tokio::test]
+async fn what_failed_and_was_delivered_when_it_was_replayed_is_delivered() {
+    let gateway = started().await;
+    let mut adapter = adapter(&gateway).await;
+    says(&gateway, "one").await;
+    let one = adapter.expect("one", 1).await;
+    adapter.outcome(&one, failed("blocked")).await;
+    assert_eq!(states(&gateway).await, [(2, Failed)]);
+    let replay = v1::ReplayDeadLettersRequest {
+        conversation: Some(name("queue", "c1")),
+        ..Default::default()
+    };
+    let replayed = gateway.wire().admin().replay_dead_letters(replay).await;
+    replayed.expect("it is taken");
+    let one = adapter.expect("one", 1).await;
+    adapter
+        .outcome(&one, Said::Delivered(v1::Delivered::default()))
+        .await;
+    assert_eq!(states(&gateway).await, [(2, Delivered)]);
+}
+
+#[tokio::test]
 async fn the_channels_words_are_kept_up_to_their_limit() {
     let gateway = started().await;
     let mut adapter = adapter(&gateway).await;

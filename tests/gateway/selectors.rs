@@ -131,6 +131,71 @@ async fn one_without_room_that_alone_selects_an_activity_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn what_a_session_had_waits_for_one_that_takes_it() {
+    let gateway = Gateway::start().await;
+    let messages = gateway.bot("echo").instance("messages");
+    let messages = messages.hello(selecting(vec![types(&["message"])]));
+    let mut messages = messages.attach().await;
+    let takes_events = || selecting(vec![types(&["event"])]);
+    let events = gateway.bot("echo").instance("events");
+    let mut events = events.hello(takes_events()).attach().await;
+    event(&gateway, "c1", "held").await;
+    assert_eq!(events.next_delivery().await.sequence, 1);
+    gateway.user("c1").says("behind it").await;
+    drop(events);
+    messages.expect_nothing().await;
+    let events = gateway.bot("echo").instance("events");
+    let mut events = events.hello(takes_events()).attach().await;
+    gateway.pass(seconds(1)).await;
+    let again = events.next_delivery().await;
+    assert_eq!((again.sequence, again.attempt), (1, 2));
+    events.acks(&again).await;
+    messages.expect("c1", "behind it", 1).await;
+}
+
+#[tokio::test]
+async fn what_a_session_had_and_none_takes_is_a_dead_letter_at_last() {
+    let gateway = Gateway::start().await;
+    let messages = gateway.bot("echo").instance("messages");
+    let messages = messages.hello(selecting(vec![types(&["message"])]));
+    let mut messages = messages.attach().await;
+    let events = gateway.bot("echo").instance("events");
+    let mut events = events
+        .hello(selecting(vec![types(&["event"])]))
+        .attach()
+        .await;
+    event(&gateway, "c1", "held").await;
+    let held = events.next_delivery().await;
+    gateway.user("c1").says("behind it").await;
+    events.release(&held).await;
+    drop(events);
+    messages.expect_nothing().await;
+    gateway.pass_slowly(31).await;
+    assert!(messages.expect("c1", "behind it", 1).await.after_gap);
+    assert_eq!(gateway.metric("turnwire_dead_letters_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_session_that_drains_goes_to_one_that_comes() {
+    let gateway = Gateway::start().await;
+    let all = || selecting(vec![types(&["message", "event"])]);
+    let mut old = gateway.bot("echo").instance("old").hello(all());
+    old = old.credit(1, 1 << 20);
+    let mut old = old.attach().await;
+    gateway.user("c1").says("held").await;
+    old.expect("c1", "held", 1).await;
+    gateway.user("c2").says("waits").await;
+    old.expect_nothing().await;
+    let mut new = gateway
+        .bot("echo")
+        .instance("new")
+        .hello(all())
+        .attach()
+        .await;
+    new.expect("c2", "waits", 1).await;
+}
+
+#[tokio::test]
 async fn another_bot_is_not_concerned() {
     let gateway = Gateway::start().await;
     let none = gateway

@@ -19,6 +19,13 @@ impl Subscription {
         self.held.is_empty() && !self.replays.is_empty()
     }
 
+    /// Whether what is handed over next was with a session before.
+    #[must_use]
+    pub fn was_next_out(&self) -> bool {
+        let next = self.waiting.get(self.held.len());
+        next.is_some_and(|next| next.was_out || next.attempts > 0)
+    }
+
     /// The position of a dead letter that is to be read, to be handed over next.
     #[must_use]
     pub fn must_read_replay(&self) -> Option<Sequence> {
@@ -30,7 +37,13 @@ impl Subscription {
     /// often it was handed out since it was asked for; `None` when it is gone.
     pub fn learn_replay(&mut self, letter: Option<(Arc<Entry>, u32)>) {
         match letter {
-            Some((entry, attempts)) => self.replay = Some(Waiting { entry, attempts }),
+            Some((entry, attempts)) => {
+                self.replay = Some(Waiting {
+                    entry,
+                    attempts,
+                    was_out: false,
+                });
+            }
             None => drop(self.replays.pop_front()),
         }
     }
@@ -38,9 +51,14 @@ impl Subscription {
     /// Whether an activity is still to be handed over, or held: neither finished nor parked.
     #[must_use]
     pub fn is_open(&self, entry: Sequence) -> bool {
-        let is_parked = self.blocked && entry == self.finished.next();
-        let is_ahead = entry > self.finished && !is_parked;
-        is_ahead || self.replays.contains(&entry)
+        let is_ahead = entry > self.finished && !self.is_blocked_by(entry);
+        is_ahead || self.is_to_replay(entry)
+    }
+
+    /// Whether an activity is the dead letter that holds up those behind it.
+    #[must_use]
+    pub fn is_blocked_by(&self, letter: Sequence) -> bool {
+        self.blocked && letter == self.finished.next()
     }
 
     /// The dead letters that are to be handed over again, oldest first; the first may be held.
@@ -58,7 +76,11 @@ impl Subscription {
     /// Whether a dead letter is to be handed over again already.
     #[must_use]
     pub fn is_to_replay(&self, letter: Sequence) -> bool {
-        self.replays.contains(&letter)
+        // The first may have been asked for before those that are earlier. The others are in order.
+        let (front, back) = self.replays.as_slices();
+        let later = front.get(1..).unwrap_or_default();
+        let has = |letters: &[Sequence]| letters.binary_search(&letter).is_ok();
+        self.replaying() == Some(letter) || has(later) || has(back)
     }
 
     /// Ends the replay of the first of the dead letters that were asked for, held or not.
@@ -75,7 +97,7 @@ impl Subscription {
     /// stay where they are.
     pub fn replay(&mut self, letters: impl IntoIterator<Item = Sequence>) {
         for letter in letters {
-            if !self.replays.contains(&letter) {
+            if !self.is_to_replay(letter) {
                 // The first may be read already, or held.
                 let fixed = usize::from(self.replay.is_some());
                 let later = self.replays.iter().skip(fixed);

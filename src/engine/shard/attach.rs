@@ -14,9 +14,19 @@ use crate::engine::session::{self, Session};
 use crate::id::DeliveryId;
 
 impl Shard {
+    /// Lets a session take part, unless it has ended: its end may have come here before it.
     pub(super) fn attach(&mut self, session: Arc<Session>, round: &mut Round) {
+        if session.is_ended() {
+            return;
+        }
         let subscriber = self.subscriber(&session.subscriber);
         let number = session.number;
+        // Those that wait for a session that gets nothing more may be for this one.
+        for other in self.subscribers[subscriber].sessions.clone() {
+            if !self.attached[&other].is_open() {
+                self.subscribers[subscriber].queue.unstall_all(other);
+            }
+        }
         self.subscribers[subscriber].sessions.push(number);
         let attached = Attached {
             session,
@@ -62,6 +72,10 @@ impl Shard {
         let Some(attached) = self.attached.get_mut(&number) else {
             return round.resumed(lost, kept);
         };
+        // Two streams may come to resume it, and the older one here after the newer one.
+        if session.stream < attached.session.stream {
+            return round.resumed(lost, kept);
+        }
         attached.session = session;
         attached.is_away = false;
         attached.is_draining = false;

@@ -299,6 +299,7 @@ impl Shard {
             subscription: Subscription::new(cursor, self.conversations[slot].last, VecDeque::new()),
             avoid: None,
             waits_until: None,
+            untaken_since: None,
             heard,
         }
     }

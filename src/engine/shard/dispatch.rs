@@ -50,6 +50,9 @@ enum Served {
     Enough,
 }
 
+/// How often it is looked for a session that takes what another one had.
+const UNTAKEN_PAUSE: Duration = Duration::from_secs(1);
+
 impl Shard {
     /// Takes back the delivery at a position of those held, with all that were handed over after it: to
     /// be tried again, or parked when it was tried often enough.
@@ -126,9 +129,12 @@ impl Shard {
         if !taken.subscription.is_ready(window, conversation.last) {
             return;
         }
-        let is_new = self.subscribers[taken.subscriber]
-            .queue
-            .push(&conversation.key, lane);
+        let queue = &mut self.subscribers[taken.subscriber].queue;
+        // Between turns it need not wait for the session that had its last turn: that is decided anew.
+        let is_new = queue.push(&conversation.key, lane)
+            || taken.subscription.held().is_empty()
+                && taken.waits_until.is_none()
+                && queue.unstall(&conversation.key);
         if is_new && round.pump.last() != Some(&taken.subscriber) {
             round.pump.push(taken.subscriber);
         }
@@ -255,6 +261,7 @@ impl Shard {
                     return Served::NoRoom;
                 }
                 Choice::NotNow => return Served::Done,
+                Choice::Nobody if self.keep_untaken(place, round) => return Served::Done,
                 Choice::Nobody => self.pass(place, round),
             }
         }
@@ -269,6 +276,26 @@ impl Shard {
         }
         subscription.pass();
         self.touch(place.slot, round);
+    }
+
+    /// Keeps the next activity, which no session takes, for one that does: another one had it, and is gone
+    /// or has given it back. When none has come in the time that a session may be away, it is parked.
+    fn keep_untaken(&mut self, place: Place, round: &mut Round) -> bool {
+        let patience = self.settings.limits.resume_grace;
+        let taken = &mut self.conversations[place.slot].seats[place.seat];
+        let subscription = &mut taken.subscription;
+        if subscription.is_next_a_replay() || !subscription.was_next_out() {
+            return false;
+        }
+        let since = *taken.untaken_since.get_or_insert(round.now);
+        if round.now.since(since) < patience {
+            subscription.rest(round.now.after(UNTAKEN_PAUSE));
+            self.arm(place.slot);
+        } else {
+            taken.untaken_since = None;
+            self.park(place, NOBODY, round);
+        }
+        true
     }
 
     fn is_ready(&self, place: Place) -> bool {
@@ -320,6 +347,7 @@ impl Shard {
                 Some(holder) if holder.session.take(bytes) => {
                     Choice::Session(holder.session.number)
                 }
+                // When it has finished what it holds, others may have room.
                 Some(holder) => Choice::WaitFor(holder.session.number),
                 None => Choice::NotNow,
             };
@@ -369,7 +397,11 @@ impl Shard {
                     Choice::Session(best)
                 }
                 // Those behind it may be for sessions that do have room.
-                Some((false, _, _, best)) if is_any_choosy => Choice::WaitFor(best),
+                Some((false, _, _, best)) if is_any_choosy => {
+                    let until = || now.after(limits.lease_patience);
+                    taken.waits_until.get_or_insert_with(until);
+                    Choice::WaitFor(best)
+                }
                 Some(_) => Choice::WaitForAny,
                 None if sessions.is_empty() => Choice::WaitForAny,
                 None => Choice::Nobody,
@@ -395,6 +427,7 @@ impl Shard {
             }
             Reader::Egress => None,
         };
+        taken.untaken_since = None;
         let before = taken.subscription.lease();
         let after_gap = taken.subscription.is_after_gap();
         let handed = taken

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use super::Shard;
+use super::{Shard, letters};
 use crate::activity::erase::{self, Erased};
 use crate::engine::command::Erase;
 use crate::engine::erase::ErasedPage;
@@ -28,6 +28,13 @@ impl Shard {
         let Some(erase) = self.erasing.pop_front() else {
             return;
         };
+        // Dead letters that are in this round are not in the store yet, to be looked for.
+        let slot = self.slots.get(&erase.conversation);
+        if slot.is_some_and(|slot| round.parked.contains(&self.conversations[*slot].number)) {
+            self.erasing.push_front(erase);
+            self.unfinished = true;
+            return;
+        }
         self.unfinished |= !self.erasing.is_empty();
         let page = self.erase_page(&erase, round);
         if page.is_ok() {
@@ -79,7 +86,7 @@ impl Shard {
         // Who has gone on speaking meanwhile is in a later page.
         page.is_last = erase.at_end && self.conversations[slot].last == erase.through;
         if page.is_last {
-            self.erase_member(slot, &erase.user, round);
+            self.erase_member(slot, &erase.user, round)?;
         }
         Ok(page)
     }
@@ -120,18 +127,19 @@ impl Shard {
         corrupt.map_or(Ok(records), Err)
     }
 
-    /// Takes what a bot or a channel said about an activity, when it was parked, from its dead letters.
+    /// Takes what a bot or a channel said about an activity, when it was parked, from its dead letters: of
+    /// those who take part no more as well.
     fn erase_reasons(
         &self,
         slot: usize,
         sequence: Sequence,
         round: &mut Round,
     ) -> Result<(), store::Error> {
-        let conversation = &self.conversations[slot];
-        for seat in &conversation.seats {
+        let number = self.conversations[slot].number;
+        for reader in letters::readers(&*self.shared.store, number)? {
             let key = Key::DeadLetter {
-                conversation: conversation.number,
-                bot: seat.reader.id(),
+                conversation: number,
+                bot: &reader,
                 sequence,
             };
             if let Some(letter) = self.shared.store.get(&key)? {
@@ -159,7 +167,12 @@ impl Shard {
     }
 
     /// Leaves of a member an id, and takes the conversation off the list of the user's.
-    fn erase_member(&mut self, slot: usize, user: &str, round: &mut Round) {
+    fn erase_member(
+        &mut self,
+        slot: usize,
+        user: &str,
+        round: &mut Round,
+    ) -> Result<(), store::Error> {
         self.touch(slot, round);
         let conversation = &mut self.conversations[slot];
         // Who speaks again is a new member, and in the list again: at once, though the store still has
@@ -175,6 +188,8 @@ impl Shard {
             round.removed_members.insert(key.encode());
             record::put(&mut round.batch, &key, &erase::erased_member(user));
         }
+        self.erase_waiting(slot, user, round)?;
+        let conversation = &mut self.conversations[slot];
         let listing = Key::Listing {
             by: ListBy::User(&conversation.key.channel, user),
             start: conversation.start_time,
@@ -189,5 +204,46 @@ impl Shard {
             };
             record::put(&mut round.batch, &key, &conversation.conversation_record());
         }
+        Ok(())
+    }
+
+    /// Leaves of the account an id in the references of sends that wait for their time: it would be the
+    /// recipient. There are at most as many as the limit for sends that wait.
+    fn erase_waiting(
+        &self,
+        slot: usize,
+        user: &str,
+        round: &mut Round,
+    ) -> Result<(), store::Error> {
+        let conversation = self.conversations[slot].number;
+        let range = KeyRange::scheduled(conversation, None);
+        let store = &self.shared.store;
+        let mut corrupt = None;
+        store.scan(&range, Order::Ascending, &mut |key, value| {
+            let reduced = keys::decode_scheduled(key).and_then(|id| {
+                let key = Key::Scheduled { conversation, id };
+                let scheduled = record::decode_scheduled(&key, value)?;
+                let left = erase::reduce_reference(&scheduled.reference, user);
+                let left = left.map_err(|_| store::Error::Corrupt {
+                    what: format!("the record `{key}` has no reference"),
+                })?;
+                if let Some(reference) = left {
+                    let scheduled = storage::Scheduled {
+                        reference: reference.into(),
+                        ..scheduled
+                    };
+                    record::put(&mut round.batch, &key, &scheduled);
+                }
+                Ok(())
+            });
+            match reduced {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    corrupt = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        corrupt.map_or(Ok(()), Err)
     }
 }

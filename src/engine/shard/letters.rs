@@ -17,7 +17,7 @@ use crate::engine::log::{self, Author, Entry, Page};
 use crate::engine::receipt::Said;
 use crate::engine::round::Round;
 use crate::engine::settings::OnPoison;
-use crate::id::{BotId, Sequence};
+use crate::id::{BotId, ConversationNumber, Sequence};
 use crate::proto::{storage, v1};
 use crate::store::keys::{self, Key, KeyRange};
 use crate::store::{self, Order, record};
@@ -259,9 +259,10 @@ impl Shard {
         round: &mut Round,
     ) -> Result<usize, Error> {
         let Some(seat) = seat else {
-            return Err(Error::BotAbsent {
-                bot: BotId::from(letters.reader.as_str()),
-                conversation: letters.conversation.clone(),
+            let conversation = letters.conversation.clone();
+            return Err(match Reader::of_id(&letters.reader) {
+                Reader::Bot(bot) => Error::BotAbsent { bot, conversation },
+                Reader::Egress => Error::EgressAbsent(conversation),
             });
         };
         let number = self.conversations[slot].number;
@@ -277,9 +278,15 @@ impl Shard {
                 continue;
             }
             count += 1;
-            // Only one that blocks is a dead letter before it is finished.
-            if sequence > subscription.cursor().finished {
-                subscription.unblock();
+            // One that blocks is tried again where it is. Others that are ahead come by themselves, if the bot
+            // went back to before them: it was added again, or took over from another one.
+            let taken = &mut self.conversations[slot].seats[seat];
+            let subscription = &mut taken.subscription;
+            let is_ahead = sequence > subscription.cursor().finished;
+            if is_ahead && !taken.heard.is_done(sequence) {
+                if subscription.is_blocked_by(sequence) {
+                    subscription.unblock();
+                }
                 round.remove_letter(&key);
                 continue;
             }
@@ -319,7 +326,8 @@ impl Shard {
                 if subscription.replaying() == Some(sequence) && subscription.holds_replay() {
                     continue;
                 }
-                if sequence > subscription.cursor().finished {
+                // Any other that is ahead comes by itself.
+                if subscription.is_blocked_by(sequence) {
                     self.read_on(slot, seat)?;
                     let subscription = &mut self.conversations[slot].seats[seat].subscription;
                     if subscription.first().is_some() {
@@ -384,10 +392,41 @@ impl Shard {
     }
 }
 
+/// Readers whose dead letters in one conversation are looked for at a time, former ones included.
+const READERS: usize = 1_000;
+
+/// Who has dead letters in a conversation, by their ids, whether they take part or not. Only the letters
+/// say: there is a look at the store for each.
+pub(super) fn readers(
+    store: &dyn store::Store,
+    conversation: ConversationNumber,
+) -> Result<Vec<String>, store::Error> {
+    let mut readers = Vec::new();
+    let mut range = KeyRange::dead_letters(conversation);
+    while readers.len() < READERS {
+        let mut next = None;
+        store.scan(&range, Order::Ascending, &mut |key, _| {
+            next = Some(keys::decode_dead_letter(key).map(|(_, reader, _)| reader.to_owned()));
+            ControlFlow::Break(())
+        })?;
+        let Some(reader) = next.transpose()? else {
+            break;
+        };
+        let last = Key::DeadLetter {
+            conversation,
+            bot: &reader,
+            sequence: Sequence(u64::MAX),
+        };
+        range = range.after(&last.encode());
+        readers.push(reader);
+    }
+    Ok(readers)
+}
+
 /// The dead letters of a reader that are to be handed over again, oldest first.
 pub(super) fn to_replay(
     store: &dyn store::Store,
-    conversation: crate::id::ConversationNumber,
+    conversation: ConversationNumber,
     reader: &Reader,
 ) -> Result<std::collections::VecDeque<Sequence>, store::Error> {
     let mut letters = std::collections::VecDeque::new();

@@ -128,6 +128,11 @@ impl Pending {
         self.landed.notify_waiters();
     }
 
+    /// Whether a shard has a document for itself.
+    pub(crate) fn has(&self, document: &[u8]) -> bool {
+        lock(&self.documents).contains_key(document)
+    }
+
     /// Completes when a document was let go, by whichever shard.
     pub(crate) fn landed(&self) -> Notified<'_> {
         self.landed.notified()

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use crate::engine::command::Backlog;
 use crate::engine::session;
@@ -26,13 +26,21 @@ pub(super) struct Queue {
     ready: VecDeque<ConversationKey>,
     /// Those that wait for room of the session that has them, in their order. What has left such a line
     /// by another way than its front is still in it, and is found to be elsewhere.
-    stalled: HashMap<session::Number, VecDeque<ConversationKey>>,
+    stalled: HashMap<session::Number, Line>,
     /// Where each stands, and what waits in those that are not in memory.
     queued: HashMap<ConversationKey, Standing>,
     /// The sum of what waits in those, but for the age.
     away: u64,
     /// How many are not stalled.
     free: usize,
+}
+
+/// Those that wait for room of one session.
+#[derive(Debug, Default)]
+struct Line {
+    keys: VecDeque<ConversationKey>,
+    /// How many have left it by another way than its front.
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -83,7 +91,7 @@ impl Queue {
                 let standing = queued.get(key);
                 standing.is_some_and(|standing| standing.stalled == Some(session))
             };
-            line.into_iter().filter(waits).collect::<Vec<_>>()
+            line.keys.into_iter().filter(waits).collect::<Vec<_>>()
         });
         self.again.into_iter().chain(self.ready).chain(stalled)
     }
@@ -106,13 +114,14 @@ impl Queue {
             backlog: Backlog::default(),
         };
         self.queued.insert(key.clone(), standing);
-        self.stalled.entry(session).or_default().push_back(key);
+        let line = self.stalled.entry(session).or_default();
+        line.keys.push_back(key);
     }
 
     /// Takes the conversation that has waited longest for a session.
     pub(super) fn pop_stalled(&mut self, session: session::Number) -> Option<ConversationKey> {
         let line = self.stalled.get_mut(&session)?;
-        while let Some(key) = line.pop_front() {
+        while let Some(key) = line.keys.pop_front() {
             let standing = self.queued.get(&key);
             if standing.is_some_and(|standing| standing.stalled == Some(session)) {
                 self.forget(&key);
@@ -123,14 +132,31 @@ impl Queue {
         None
     }
 
-    /// Lets a conversation that waits for one session go to any.
-    pub(super) fn unstall(&mut self, key: &ConversationKey) {
-        if let Some(standing) = self.queued.get_mut(key)
-            && standing.stalled.take().is_some()
-        {
-            self.free += 1;
-            self.again.push_back(key.clone());
+    /// Lets a conversation that waits for one session go to any. Returns whether it did wait.
+    pub(super) fn unstall(&mut self, key: &ConversationKey) -> bool {
+        let standing = self.queued.get_mut(key);
+        let Some(session) = standing.and_then(|standing| standing.stalled.take()) else {
+            return false;
+        };
+        self.free += 1;
+        self.again.push_back(key.clone());
+        let Self {
+            stalled, queued, ..
+        } = self;
+        if let Some(line) = stalled.get_mut(&session) {
+            line.left += 1;
+            // So that a line is never longer than twice what waits in it.
+            if line.left > line.keys.len() / 2 {
+                let mut seen = HashSet::default();
+                line.keys.retain(|key| {
+                    let standing = queued.get(key);
+                    standing.is_some_and(|standing| standing.stalled == Some(session))
+                        && seen.insert(key.clone())
+                });
+                line.left = 0;
+            }
         }
+        true
     }
 
     /// The same, for all that wait for a session.

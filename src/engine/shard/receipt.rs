@@ -40,7 +40,9 @@ impl Shard {
         let bot = entry.author.bot();
         let session = bot.and_then(|bot| self.to_be_told(conversation, bot));
         let is_told = feed.is_some() || session.is_some();
-        if !is_told && matches!(said, Said::Delivered(theirs) if theirs.is_empty()) {
+        // Of a dead letter that is handed over again there is a receipt, which says that it failed.
+        let is_plain = matches!(said, Said::Delivered(theirs) if theirs.is_empty());
+        if is_plain && !is_told && !subscription.holds_replay() {
             return;
         }
         round.must_be_durable();

@@ -167,6 +167,7 @@ impl Shard {
             subscription: Subscription::new(here_now(last), last, VecDeque::new()),
             avoid: None,
             waits_until: None,
+            untaken_since: None,
         });
     }
 

@@ -140,6 +140,7 @@ impl Shard {
                 subscription,
                 avoid: None,
                 waits_until: None,
+                untaken_since: None,
             });
         }
         Ok(seats)

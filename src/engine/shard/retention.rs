@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::Shard;
+use super::{Shard, letters};
 use crate::clock::Timestamp;
 use crate::engine::error::Error;
 use crate::engine::log::{self, Entry, Page};
@@ -23,8 +23,6 @@ use crate::store::keys::{self, Key, KeyRange};
 const BUCKET: Duration = Duration::from_secs(3600);
 /// Notes of conversations looked at in one round.
 const NOTES_PER_ROUND: usize = 16;
-/// Bots, former ones included, whose dead letters in one conversation are looked for at a time.
-const LETTERS_OF: usize = 64;
 /// Entries removed from one conversation in one round, or results.
 const REMOVED_PER_ROUND: usize = 1_000;
 
@@ -231,44 +229,28 @@ impl Shard {
         Ok(trimmed)
     }
 
-    /// Removes the dead letters before `first`, of those who take part no more as well. Whose they are,
-    /// only the letters say: there is a look at the store for each bot that ever left some.
+    /// Removes the dead letters before `first`, of those who take part no more as well.
     fn forget_letters(&self, slot: usize, first: Sequence, round: &mut Round) -> Result<(), Error> {
         let number = self.conversations[slot].number;
-        let mut range = KeyRange::dead_letters(number);
-        for _ in 0..LETTERS_OF {
-            let mut next = None;
+        let store = &self.shared.store;
+        for reader in letters::readers(&**store, number)? {
+            let range = KeyRange::dead_letters_of(number, &reader);
             let mut corrupt = None;
-            self.shared
-                .store
-                .scan(&range, Order::Ascending, &mut |key, _| {
-                    match keys::decode_dead_letter(key) {
-                        Ok((_, _, sequence)) if sequence < first => {
-                            round.batch.delete_encoded(key);
-                            round.removed_letters.insert(key.to_vec());
-                            ControlFlow::Continue(())
-                        }
-                        Ok((conversation, bot, _)) => {
-                            // The rest of this bot's are kept: on to those of the next one.
-                            let last = Key::DeadLetter {
-                                conversation,
-                                bot,
-                                sequence: Sequence(u64::MAX),
-                            };
-                            next = Some(last.encode());
-                            ControlFlow::Break(())
-                        }
-                        Err(error) => {
-                            corrupt = Some(error);
-                            ControlFlow::Break(())
-                        }
+            store.scan(&range, Order::Ascending, &mut |key, _| {
+                match keys::decode_dead_letter(key) {
+                    Ok((_, _, sequence)) if sequence < first => {
+                        round.batch.delete_encoded(key);
+                        round.removed_letters.insert(key.to_vec());
+                        return ControlFlow::Continue(());
                     }
-                })?;
+                    Ok(_) => {}
+                    Err(error) => corrupt = Some(error),
+                }
+                ControlFlow::Break(())
+            })?;
             if let Some(error) = corrupt {
                 return Err(error.into());
             }
-            let Some(next) = next else { break };
-            range = range.after(&next);
         }
         Ok(())
     }

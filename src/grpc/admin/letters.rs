@@ -13,7 +13,7 @@ use crate::proto::{server, v1};
 use crate::status::Failure;
 use crate::store::Order;
 
-use super::Service;
+use super::{Service, check_id};
 
 impl Service {
     pub(super) fn letters(
@@ -24,6 +24,9 @@ impl Service {
             Some(name) => Some(convert::key(Some(name), "conversation")?),
             None => None,
         };
+        if let Some(bot) = request.bot_id.as_deref().filter(|bot| !bot.is_empty()) {
+            check_id("bot_id", bot)?;
+        }
         let filter = LetterFilter {
             conversation,
             reader: request.bot_id,
@@ -93,6 +96,9 @@ impl Service {
         deal: Deal,
     ) -> Result<Dealt, Failure> {
         let key: ConversationKey = convert::key(conversation, "conversation")?;
+        if !bot_id.is_empty() {
+            check_id("bot_id", &bot_id)?;
+        }
         let limit = self.engine.limits().page;
         if sequences.len() > limit {
             let problem = format!("has {} items, more than `page={limit}`", sequences.len());

@@ -4,7 +4,7 @@ use super::{ABOUT_BOT, ABOUT_CONVERSATION, ABOUT_CONVERSATION_USER, ABOUT_USER};
 use super::{LIST_ALL, LIST_BOT, LIST_CHANNEL, LIST_USER, Table};
 use crate::clock::Timestamp;
 use crate::id::{
-    ChannelId, ConversationId, ConversationKey, ConversationNumber, ScheduleId, Sequence,
+    BotId, ChannelId, ConversationId, ConversationKey, ConversationNumber, ScheduleId, Sequence,
 };
 use crate::store::Error;
 
@@ -130,6 +130,17 @@ pub fn decode_state(key: &[u8]) -> Result<&str, Error> {
         }
         parts.last_text()
     })
+}
+
+/// Reads whose an encoded [`Key::State`](super::Key::State) is.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] when it is no such key.
+pub fn decode_state_bot(key: &[u8]) -> Result<BotId, Error> {
+    let bot = Parts::of(key, Table::State)?.text();
+    let bot = bot.ok_or_else(|| Parts::corrupt(Table::State))?;
+    Ok(BotId::from(bot))
 }
 
 /// Reads the id of an encoded [`Key::Scheduled`](super::Key::Scheduled).

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{About, Key, ListBy, Table, put_about, put_list, put_number, successor};
+use super::{About, Key, ListBy, Table, put_about, put_list, put_number, put_text, successor};
 use crate::clock::Timestamp;
 use crate::id::{BotId, ConversationKey, ConversationNumber, ScheduleId, Sequence};
 
@@ -140,6 +140,18 @@ impl KeyRange {
             start,
             end,
         }
+    }
+
+    /// The documents of all bots that come after one, by the bots' ids; of all bots when there is none.
+    #[must_use]
+    pub fn state_of_bots(after: Option<&BotId>) -> Self {
+        let mut range = Self::table(Table::State);
+        if let Some(bot) = after {
+            put_text(&mut range.start, bot.as_str());
+            // What follows a bot's id says what its documents are about, and is never this.
+            range.start.push(u8::MAX);
+        }
+        range
     }
 
     /// Sends of a conversation that wait for their time, in order of time; those after `after` when it is
