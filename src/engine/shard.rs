@@ -546,7 +546,10 @@ impl Shard {
                 .extend(self.unreadable.drain(..).map(Unsorted::Dropped));
         }
         if self.paused_until <= round.now {
-            round.pump.extend(0..self.subscribers.len());
+            for subscriber in 0..self.subscribers.len() {
+                self.look_again(subscriber);
+                round.pump.push(subscriber);
+            }
         }
     }
 

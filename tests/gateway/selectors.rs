@@ -196,6 +196,25 @@ async fn what_waits_for_a_session_that_drains_goes_to_one_that_comes() {
 }
 
 #[tokio::test]
+async fn what_waits_for_one_without_room_goes_to_another_that_has_some() {
+    for with_room in ["one", "two"] {
+        let gateway = Gateway::start().await;
+        let mut bots = Vec::new();
+        for instance in ["one", "two"] {
+            let bot = gateway.bot("echo").instance(instance).credit(0, 0);
+            let bot = bot.hello(selecting(vec![types(&["message"])]));
+            bots.push(bot.attach().await);
+        }
+        gateway.user("c1").says("hi").await;
+        gateway.settle().await;
+        let bot = &mut bots[usize::from(with_room == "two")];
+        bot.credit(1, 1 << 20).await;
+        gateway.pass(seconds(1)).await;
+        bot.expect("c1", "hi", 1).await;
+    }
+}
+
+#[tokio::test]
 async fn another_bot_is_not_concerned() {
     let gateway = Gateway::start().await;
     let none = gateway

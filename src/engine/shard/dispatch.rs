@@ -11,7 +11,7 @@ use tracing::debug;
 use super::letters::{NOBODY, TOO_MANY};
 use super::queue::Lane;
 use super::residency::Filled;
-use super::{Place, Shard};
+use super::{Place, Shard, Subscribed};
 use crate::clock::Timestamp;
 use crate::engine::conversation::Reader;
 use crate::engine::delivery::Return;
@@ -50,6 +50,8 @@ enum Served {
     Enough,
 }
 
+/// Conversations that wait for one session, and that look for another one in one tick.
+const LOOKED_AGAIN: usize = 64;
 /// How often it is looked for a session that takes what another one had.
 const UNTAKEN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -195,6 +197,22 @@ impl Shard {
             match self.serve(subscriber, key, lane, round) {
                 Served::Done | Served::Stalled => {}
                 Served::NoRoom | Served::Enough => return,
+            }
+        }
+    }
+
+    /// Lets some of those that wait for a session without room look for another one, when there is one that
+    /// has: they stand in the line of the one that seemed best when they came, which may never have any.
+    pub(super) fn look_again(&mut self, subscriber: usize) {
+        if !self.has_room(subscriber) {
+            return;
+        }
+        let Subscribed {
+            sessions, queue, ..
+        } = &mut self.subscribers[subscriber];
+        for number in sessions.iter() {
+            if !self.attached[number].has_room() {
+                queue.unstall_some(*number, LOOKED_AGAIN);
             }
         }
     }
@@ -397,11 +415,7 @@ impl Shard {
                     Choice::Session(best)
                 }
                 // Those behind it may be for sessions that do have room.
-                Some((false, _, _, best)) if is_any_choosy => {
-                    let until = || now.after(limits.lease_patience);
-                    taken.waits_until.get_or_insert_with(until);
-                    Choice::WaitFor(best)
-                }
+                Some((false, _, _, best)) if is_any_choosy => Choice::WaitFor(best),
                 Some(_) => Choice::WaitForAny,
                 None if sessions.is_empty() => Choice::WaitForAny,
                 None => Choice::Nobody,

@@ -161,7 +161,15 @@ impl Queue {
 
     /// The same, for all that wait for a session.
     pub(super) fn unstall_all(&mut self, session: session::Number) {
-        while let Some(key) = self.pop_stalled(session) {
+        self.unstall_some(session, usize::MAX);
+    }
+
+    /// The same, for up to `most` of them, those that have waited longest.
+    pub(super) fn unstall_some(&mut self, session: session::Number, most: usize) {
+        for _ in 0..most {
+            let Some(key) = self.pop_stalled(session) else {
+                return;
+            };
             self.push(&key, Lane::Again);
         }
     }
