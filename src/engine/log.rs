@@ -102,6 +102,13 @@ pub const MEMBERSHIP: &str = "|members-";
 /// What the id of an activity has in it that tells a bot of a conversation that was handed over to it.
 pub const HANDOVER: &str = "|handover-";
 
+/// Whether an id is that of an activity by which the gateway says who takes part: that members, or bots,
+/// came or went, or that a conversation was handed over.
+#[must_use]
+pub fn tells_who_takes_part(id: &str) -> bool {
+    id.contains(MEMBERSHIP) || id.contains(HANDOVER)
+}
+
 /// The id of the activity at a position, unless its channel called it otherwise: the shape of the
 /// public service's ids (seven digits, counting users' and bots' activities).
 #[must_use]

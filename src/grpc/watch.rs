@@ -10,7 +10,7 @@ use super::convert;
 use crate::auth::{Needs, Standing};
 use crate::capacity::Share;
 use crate::clock::{Sleep, Timestamp};
-use crate::engine::log::{Entry, HANDOVER, MEMBERSHIP};
+use crate::engine::log::{self, Entry};
 use crate::engine::{Engine, Error, Follower, Step as Followed};
 use crate::id::ConversationKey;
 use crate::proto::server::WatchConversationResponse;
@@ -79,9 +79,7 @@ impl Watch {
     ///
     /// What it sees until then is kept. The entries are in the log, so the bots are what they left, or newer.
     fn look_again(&mut self, entries: &mut Vec<Arc<Entry>>) -> Result<(), Failure> {
-        let tells = |entry: &Arc<Entry>| {
-            entry.activity_id.contains(MEMBERSHIP) || entry.activity_id.contains(HANDOVER)
-        };
+        let tells = |entry: &Arc<Entry>| log::tells_who_takes_part(&entry.activity_id);
         let Some(at) = entries.iter().position(tells) else {
             return Ok(());
         };

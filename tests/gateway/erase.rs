@@ -309,8 +309,8 @@ async fn who_follows_from_the_start_does_not_see_what_is_erased() {
     late.expect(3, "last").await;
 }
 
-#[tokio::test]
-async fn dead_letters_lose_what_was_said_of_it() {
+/// A gateway with a dead letter of `echo` whose reason says what Ann said.
+async fn with_a_letter() -> Gateway {
     let gateway = Gateway::start().await;
     let mut bot = gateway.bot("echo").attach().await;
     gateway
@@ -319,6 +319,12 @@ async fn dead_letters_lose_what_was_said_of_it() {
         .await;
     let delivery = bot.expect("c1", "my secret", 1).await;
     bot.poison(&delivery, "cannot answer to my secret").await;
+    gateway
+}
+
+#[tokio::test]
+async fn dead_letters_lose_what_was_said_of_it() {
+    let gateway = with_a_letter().await;
     assert!(gateway.stores("cannot answer"));
     erase(&gateway, "ann").await;
     assert!(!gateway.stores("cannot answer"));
@@ -326,21 +332,8 @@ async fn dead_letters_lose_what_was_said_of_it() {
 
 #[tokio::test]
 async fn letters_of_a_bot_that_has_left_lose_it_too() {
-    let gateway = Gateway::start().await;
-    let mut bot = gateway.bot("echo").attach().await;
-    gateway
-        .user("c1")
-        .posts(says("ann", "Ann", "my secret"))
-        .await;
-    let delivery = bot.expect("c1", "my secret", 1).await;
-    bot.poison(&delivery, "cannot answer to my secret").await;
-    let leaves = v1::RemoveBotRequest {
-        conversation: Some(name("web", "c1")),
-        bot_id: "echo".to_owned(),
-        ..Default::default()
-    };
-    let left = gateway.wire().conversations().remove_bot(leaves).await;
-    left.expect("it leaves");
+    let gateway = with_a_letter().await;
+    gateway.removes("c1", "echo").await;
     assert!(gateway.stores("cannot answer"));
     erase(&gateway, "ann").await;
     assert!(!gateway.stores("cannot answer"));

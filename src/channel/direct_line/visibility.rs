@@ -7,7 +7,7 @@ use prost::Message;
 use serde_json::{Map, Value};
 
 use crate::activity::{Kind, Outline, json};
-use crate::engine::log::{Author, Entry, HANDOVER, MEMBERSHIP};
+use crate::engine::log::{self, Author, Entry, HANDOVER};
 use crate::id::Sequence;
 use crate::proto::v1::Activity;
 
@@ -130,8 +130,7 @@ pub(super) fn view(entry: &Entry, moment: Moment) -> Option<Value> {
     // Clients hold back an answer to what they do not know, and they know no `conversationUpdate` and no
     // word from bot to bot.
     let answered = members.get("replyToId").and_then(Value::as_str);
-    let is_unknown = |id: &str| id.contains(MEMBERSHIP) || id.contains(HANDOVER);
-    if answered.is_some_and(is_unknown) {
+    if answered.is_some_and(log::tells_who_takes_part) {
         members.remove("replyToId");
     }
     Some(view)

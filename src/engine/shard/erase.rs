@@ -46,6 +46,9 @@ impl Shard {
     fn erase_page(&mut self, erase: &Erase, round: &mut Round) -> Result<ErasedPage, Error> {
         let slot = self.resident(&erase.conversation, round)?;
         let mut page = ErasedPage::default();
+        // The erasing of a page changes letters, and not whose they are.
+        let number = self.conversations[slot].number;
+        let readers = letters::readers(&*self.shared.store, number)?;
         for (sequence, record) in self.page(slot, erase)? {
             let by_channel = record.bot_id.is_empty();
             let corrupt = |_| store::Error::Corrupt {
@@ -60,12 +63,12 @@ impl Shard {
                 }
                 Erased::Said(activity) => {
                     page.activities += 1;
-                    self.erase_reasons(slot, sequence, round)?;
+                    self.erase_reasons(slot, &readers, sequence, round)?;
                     activity
                 }
             };
             let key = Key::Activity {
-                conversation: self.conversations[slot].number,
+                conversation: number,
                 sequence,
             };
             let left = ActivityRecord {
@@ -128,18 +131,19 @@ impl Shard {
     }
 
     /// Takes what a bot or a channel said about an activity, when it was parked, from its dead letters: of
-    /// those who take part no more as well.
+    /// all `readers` that have some, those who take part no more as well.
     fn erase_reasons(
         &self,
         slot: usize,
+        readers: &[String],
         sequence: Sequence,
         round: &mut Round,
     ) -> Result<(), store::Error> {
         let number = self.conversations[slot].number;
-        for reader in letters::readers(&*self.shared.store, number)? {
+        for reader in readers {
             let key = Key::DeadLetter {
                 conversation: number,
-                bot: &reader,
+                bot: reader,
                 sequence,
             };
             if let Some(letter) = self.shared.store.get(&key)? {
